@@ -1,0 +1,139 @@
+"""Contract 4: stepwise decoding with a cache equals teacher forcing."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tfm import embeddings, incremental, transformer
+
+B, R, T, S, V, D = 2, 3, 5, 4, 9, 16
+CASES = list(
+    itertools.product(
+        ("sinusoidal", "learned", "none"), (4, 2, 1), ("pre", "post"), ("layer", "rms")
+    )
+)
+
+
+def config(positions="sinusoidal", kv_heads=4, placement="pre", norm="layer", **other):
+    settings = {"bias": norm == "layer", "activation": "relu" if norm == "layer" else "swiglu"}
+    return transformer.Config(
+        source_vocab=V,
+        target_vocab=V,
+        d_model=D,
+        heads=4,
+        kv_heads=kv_heads,
+        d_ff=24,
+        encoder_layers=1,
+        decoder_layers=2,
+        positions=positions,
+        max_length=T,
+        norm_placement=placement,
+        norm=norm,
+        **settings | other,
+    )
+
+
+def step_through(params, c, memory, valid, tokens, parents):
+    """Logits [T,B,R,V] of R hypotheses that take ``tokens[t]`` and descend from ``parents[t]``."""
+    weights = incremental.for_decoding(params, c)
+    cache = incremental.init_cache(weights, c, memory, valid, hypotheses=R, max_length=T)
+    logits = []
+    for t in range(T):
+        step, cache = incremental.decode_step(
+            weights, c, cache, jnp.asarray(tokens[t]), jnp.asarray(parents[t])
+        )
+        logits.append(step)
+    assert int(cache.step) == T
+    return np.stack(logits)
+
+
+def histories(tokens, parents):
+    """What each hypothesis has read at each step: [T,B,R,T], 0 where nothing is read yet."""
+    current, out = np.zeros((B, R, T), np.int32), []
+    for t in range(T):
+        current = np.take_along_axis(current, parents[t][:, :, None], axis=1)
+        current[:, :, t] = tokens[t]
+        out.append(current)
+    return np.stack(out)
+
+
+def teacher_force(params, c, memory, valid, read):
+    """Logits [T,B,R,V] at the newest token of each history, every one decoded from its start."""
+    rows = read.reshape(-1, T)
+    steps = np.repeat(np.arange(T), B * R)
+    segments = (np.arange(T)[None] <= steps[:, None]).astype(np.int32)
+    places = np.broadcast_to(np.arange(T), rows.shape)
+    spread = lambda x: jnp.tile(jnp.repeat(x, R, axis=0), (T,) + (1,) * (x.ndim - 1))  # noqa: E731
+    hidden = transformer.decode(
+        params, c, spread(memory), spread(valid), *map(jnp.asarray, (rows, segments, places))
+    )
+    newest = hidden[jnp.arange(len(rows)), jnp.asarray(steps)]
+    logits = embeddings.logits(newest, transformer.output_table(params, c))
+    return np.asarray(logits).reshape(T, B, R, V)
+
+
+def inputs(rng):
+    memory = jnp.asarray(rng.normal(size=(B, S, D)), jnp.float32)
+    valid = jnp.array([[1] * S, [1, 1] + [0] * (S - 2)])
+    tokens = rng.integers(0, V, (T, B, R)).astype(np.int32)
+    parents = rng.integers(0, R, (T, B, R)).astype(np.int32)
+    return memory, valid, tokens, parents
+
+
+@pytest.mark.parametrize(("positions", "kv_heads", "placement", "norm"), CASES)
+def test_stepwise_equals_teacher_forcing_for_every_history(
+    rng, draw, positions, kv_heads, placement, norm
+):
+    c = config(positions, kv_heads, placement, norm)
+    params = draw(transformer.declare(c))
+    memory, valid, tokens, parents = inputs(rng)
+    expected = teacher_force(params, c, memory, valid, histories(tokens, parents))
+    got = step_through(params, c, memory, valid, tokens, parents)
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+    # The histories matter: those of straight descent would not pass for the drawn ones.
+    straight = np.broadcast_to(np.arange(R), parents.shape)
+    other = teacher_force(params, c, memory, valid, histories(tokens, straight))
+    assert np.abs(other - expected).max() > 0.01 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("tie", ["none", "source-target", "source-output", "all"])
+def test_every_tie_reads_the_right_tables(rng, draw, tie):
+    c = config(tie=tie)
+    params = draw(transformer.declare(c))
+    memory, valid, tokens, parents = inputs(rng)
+    expected = teacher_force(params, c, memory, valid, histories(tokens, parents))
+    got = step_through(params, c, memory, valid, tokens, parents)
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_bfloat16_stays_close_to_teacher_forcing(rng, draw):
+    c = config(dtype="bfloat16")
+    params = draw(transformer.declare(c))
+    memory, valid, tokens, parents = inputs(rng)
+    memory = memory.astype(jnp.bfloat16)
+    expected = teacher_force(params, c, memory, valid, histories(tokens, parents))
+    got = step_through(params, c, memory, valid, tokens, parents)
+    assert np.abs(got - expected).max() <= 0.05 * np.abs(expected).max()
+
+
+def test_a_sentence_decodes_the_same_beside_others(rng, draw):
+    c = config()
+    params = draw(transformer.declare(c))
+    memory, valid, tokens, parents = inputs(rng)
+    both = step_through(params, c, memory, valid, tokens, parents)
+    alone = step_through(params, c, memory[1:], valid[1:], tokens[:, 1:], parents[:, 1:])
+    np.testing.assert_allclose(alone[:, 0], both[:, 1], atol=2e-5)
+
+
+def test_a_step_is_one_compiled_program(rng, draw):
+    c = config()
+    params = incremental.for_decoding(draw(transformer.declare(c)), c)
+    memory, valid, tokens, parents = inputs(rng)
+    cache = incremental.init_cache(params, c, memory, valid, hypotheses=R, max_length=T)
+    step = jax.jit(lambda *args: incremental.decode_step(params, c, *args))
+    for t in range(T):
+        _, cache = step(cache, tokens[t], parents[t])
+    assert step._cache_size() == 1

@@ -1,0 +1,74 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tfm import positions
+
+D = 16
+
+
+def closed_form(place, d_model):
+    """Vaswani 2017, §3.5, one number at a time, sines before cosines."""
+    angles = [place / 10_000 ** (2 * i / d_model) for i in range(d_model // 2)]
+    return [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+
+
+def test_sinusoids_are_those_of_the_paper():
+    places = jnp.array([[0, 1, 2], [7, 100, 1000]])
+    expected = [[closed_form(p, D) for p in row] for row in places.tolist()]
+    # A float32 angle near 1000 is known to 3e-5.
+    np.testing.assert_allclose(positions.sinusoidal(places, D), expected, atol=1e-4)
+    np.testing.assert_allclose(positions.sinusoidal(places[0], D), expected[0], atol=1e-6)
+
+
+def test_places_are_distinct_and_of_one_norm():
+    x = np.asarray(positions.sinusoidal(jnp.arange(1024), 64), np.float64)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=-1), math.sqrt(32), rtol=1e-6)
+    squared = 2 * 32 - 2 * (x @ x.T) + 1e9 * np.eye(len(x))
+    assert np.sqrt(squared.min()) > 0.5
+
+
+@pytest.mark.parametrize("shift", [1, 5, -3, 64])
+def test_a_shift_is_one_rotation_wherever_it_starts(shift):
+    """sin(a+b) = sin a cos b + cos a sin b, cos(a+b) = cos a cos b - sin a sin b."""
+    angles = shift / 10_000 ** (2 * np.arange(D // 2) / D)
+    cos, sin = np.diag(np.cos(angles)), np.diag(np.sin(angles))
+    rotation = np.block([[cos, sin], [-sin, cos]])
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(D), atol=1e-12)
+    places = np.arange(3, 100)
+    start, moved = (positions.sinusoidal(jnp.asarray(p), D) for p in (places, places + shift))
+    np.testing.assert_allclose(moved, np.asarray(start) @ rotation.T, atol=3e-5)
+
+
+def test_nearness_depends_on_the_distance_alone():
+    x = np.asarray(positions.sinusoidal(jnp.arange(50), D), np.float64)
+    near = x @ x.T
+    for distance in (0, 1, 7, 20):
+        diagonal = np.diagonal(near, distance)
+        np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-4)
+
+
+def test_the_longest_wavelength_is_a_setting():
+    x = positions.sinusoidal(jnp.array([3]), 4, max_wavelength=100.0)
+    angles = np.array([3.0, 0.3])
+    np.testing.assert_allclose(x[0], np.concatenate([np.sin(angles), np.cos(angles)]), atol=1e-6)
+
+
+def test_an_odd_width_is_an_error():
+    with pytest.raises(ValueError, match="even d_model, got 7"):
+        positions.sinusoidal(jnp.arange(3), 7)
+
+
+def test_learned_positions_are_rows_and_nan_past_the_end(rng):
+    table = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
+    x = positions.learned(jnp.array([[0, 4], [2, 5]]), table)
+    np.testing.assert_array_equal(x[0], table[np.array([0, 4])])
+    np.testing.assert_array_equal(x[1, 0], table[2])
+    assert np.all(np.isnan(x[1, 1]))
+
+
+def test_the_declared_table_has_one_row_a_place():
+    declared = positions.learned_params(9, 4)
+    assert (declared.shape, declared.axes) == ((9, 4), ("position", "embed"))

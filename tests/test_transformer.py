@@ -1,0 +1,306 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tfm import embeddings, params, transformer
+
+CONFIG = transformer.Config(
+    source_vocab=11, target_vocab=11, d_model=16, heads=4, d_ff=24, max_length=8,
+    encoder_layers=3, decoder_layers=3, dropout=0.0, tie="none",
+)  # fmt: skip
+PAIRS = [(7, 5), (3, 4), (5, 2)]
+
+
+def config(**changes):
+    return dataclasses.replace(CONFIG, **changes)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def hidden(weights, c, batch, key=None):
+    return transformer.forward(weights, c, batch, key=key)
+
+
+def real(batch, x_BTD):
+    return np.asarray(x_BTD)[batch["target_segments"] > 0]
+
+
+def row(batch, i, source, target):
+    """Sentence i of an unpacked batch alone, cut to its own lengths."""
+    widths = {"source": source, "target": target}
+    return {name: x[i : i + 1, : widths[name.split("_")[0]]] for name, x in batch.items()}
+
+
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_no_position_sees_the_future(rng, draw, sentences, placement):
+    """Every target token is a different class, so a table row's gradient is that token's own."""
+    c = config(norm_placement=placement)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, [(7, 5)])
+    tokens = batch["target_input"] = np.array([[2, 7, 4, 9, 5]], np.int32)
+    mix = jnp.asarray(rng.normal(size=(1, 5, 16)), jnp.float32)
+
+    def readings(table):
+        tables = weights["tables"] | {"target": table}
+        return (hidden(weights | {"tables": tables}, c, batch) * mix).sum(axis=(0, 2))
+
+    jacobian = jax.jacrev(readings)(weights["tables"]["target"])  # [T,V,D]
+    sees = np.abs(np.asarray(jacobian)[:, tokens[0]]).max(axis=-1)
+    assert np.all(sees[np.triu_indices(5, 1)] == 0.0)
+    assert np.all(sees[np.tril_indices(5)] > 1e-4)
+
+
+def test_every_target_position_sees_every_source_token(rng, draw, sentences):
+    weights, batch = draw(transformer.declare(CONFIG)), sentences(rng, [(7, 5)])
+    tokens = batch["source"] = np.array([[2, 7, 4, 9, 5, 1, 3]], np.int32)
+    mix = jnp.asarray(rng.normal(size=(1, 5, 16)), jnp.float32)
+
+    def readings(table):
+        tables = weights["tables"] | {"source": table}
+        return (hidden(weights | {"tables": tables}, CONFIG, batch) * mix).sum(axis=(0, 2))
+
+    jacobian = jax.jacrev(readings)(weights["tables"]["source"])
+    assert np.abs(np.asarray(jacobian)[:, tokens[0]]).max(axis=-1).min() > 1e-4
+
+
+def test_padding_does_not_matter(rng, draw, sentences):
+    weights, batch = draw(transformer.declare(CONFIG)), sentences(rng, PAIRS)
+    expected = real(batch, hidden(weights, CONFIG, batch))
+    other = dict(batch)
+    for name in ("source", "target"):
+        tokens = "target_input" if name == "target" else name
+        hide = batch[f"{name}_segments"] == 0
+        other[tokens] = np.where(hide, rng.integers(0, 11, hide.shape), batch[tokens])
+        other[f"{name}_positions"] = np.where(hide, 0, batch[f"{name}_positions"])
+    assert np.any(other["source"] != batch["source"])
+    np.testing.assert_array_equal(real(batch, hidden(weights, CONFIG, other)), expected)
+
+
+def test_width_and_neighbours_do_not_matter(rng, draw, sentences):
+    """Alone and without padding, a sentence is read as it is in the batch."""
+    weights, batch = draw(transformer.declare(CONFIG)), sentences(rng, PAIRS)
+    together = np.asarray(hidden(weights, CONFIG, batch))
+    for i, (source, target) in enumerate(PAIRS):
+        alone = np.asarray(hidden(weights, CONFIG, row(batch, i, source, target)))[0]
+        np.testing.assert_allclose(alone, together[i, :target], atol=2e-5)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_packed_equals_unpacked(rng, draw, sentences, positions):
+    c = config(positions=positions)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, PAIRS)
+    apart = real(batch, hidden(weights, c, batch))
+
+    packed = {}
+    for name, x in batch.items():
+        side = name.split("_")[0]
+        keep = batch[f"{side}_segments"] > 0
+        numbers = np.arange(1, len(PAIRS) + 1, dtype=np.int32)[:, None]
+        flat = (x * numbers if name.endswith("segments") else x)[keep]
+        packed[name] = np.pad(flat, (0, 2))[None]  # and a little padding at the end
+    assert packed["source_segments"].tolist() == [[1] * 7 + [2] * 3 + [3] * 5 + [0] * 2]
+    np.testing.assert_allclose(real(packed, hidden(weights, c, packed)), apart, atol=2e-5)
+
+
+def test_padded_rows_are_finite(rng, draw, sentences):
+    """A row of nothing but padding: no NaN to poison a gradient with."""
+    weights, batch = draw(transformer.declare(CONFIG)), sentences(rng, [(7, 5), (0, 0)])
+    loss = lambda w: jnp.square(hidden(w, CONFIG, batch)).sum()  # noqa: E731
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(jax.grad(loss)(weights)))
+
+
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_scan_equals_loop_dropout_included(rng, draw, sentences, unroll):
+    c = config(dropout=0.3, attention_dropout=0.2, activation_dropout=0.2)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, PAIRS)
+    scanned = dataclasses.replace(c, unroll=unroll)
+    for key in (None, jax.random.key(3)):
+        loop = hidden(weights, c, batch, key)
+        np.testing.assert_allclose(hidden(weights, scanned, batch, key), loop, atol=3e-5)
+
+
+@pytest.mark.parametrize("unroll", [0, 1])
+def test_recomputing_changes_no_number(rng, draw, sentences, unroll):
+    c = config(encoder_layers=2, decoder_layers=2, dropout=0.3, unroll=unroll)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, PAIRS)
+    mix = jnp.asarray(rng.normal(size=(3, 5, 16)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def value_and_grad(weights, remat):
+        loss = lambda w: (  # noqa: E731
+            transformer.forward(
+                w, dataclasses.replace(c, remat=remat), batch, key=jax.random.key(1)
+            ) * mix
+        ).sum()  # fmt: skip
+        return jax.value_and_grad(loss)(weights)
+
+    value, grads = value_and_grad(weights, "none")
+    for remat in ("dots", "full"):
+        again, grads_again = value_and_grad(weights, remat)
+        np.testing.assert_allclose(again, value, rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads_again, grads
+        )
+
+
+def test_full_recomputation_keeps_less(rng, draw, sentences):
+    """What remat is for: residuals between forward and backward shrink in the stated order."""
+    weights, batch = draw(transformer.declare(CONFIG)), sentences(rng, PAIRS)
+
+    def kept(remat):
+        c = config(remat=remat, unroll=1)
+        _, backward = jax.eval_shape(
+            lambda w: jax.vjp(lambda w: transformer.forward(w, c, batch), w), weights
+        )
+        return sum(x.size for x in jax.tree.leaves(backward))
+
+    assert kept("full") < kept("dots") < kept("none")
+
+
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "activation_dropout"])
+def test_every_dropout_needs_a_key_and_differs_by_key(rng, draw, sentences, rate):
+    c = config(**{rate: 0.3}, encoder_layers=1, decoder_layers=1)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, PAIRS)
+    plain = hidden(weights, dataclasses.replace(c, **{rate: 0.0}), batch, jax.random.key(0))
+    np.testing.assert_allclose(hidden(weights, c, batch), plain, atol=1e-5)
+    one, same, other = (hidden(weights, c, batch, jax.random.key(i)) for i in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - plain).max() > 0.1 and np.abs(one - other).max() > 0.1
+
+
+def test_both_lookups_are_one_model(rng, draw, sentences):
+    weights, batch = draw(transformer.declare(CONFIG)), sentences(rng, PAIRS)
+    encode = lambda c: jax.jit(transformer.encode, static_argnums=1)(  # noqa: E731
+        weights, c, batch["source"], batch["source_segments"], batch["source_positions"]
+    )
+    np.testing.assert_array_equal(encode(CONFIG), encode(config(lookup="one_hot")))
+
+
+TIES = {
+    "none": ["output", "source", "target"],
+    "target-output": ["source", "target"],
+    "source-target": ["output", "source"],
+    "source-output": ["source", "target"],
+    "all": ["source"],
+}
+USES = {
+    "none": {"source": {"source"}, "target": {"target"}, "output": {"output"}},
+    "target-output": {"source": {"source"}, "target": {"target", "output"}},
+    "source-target": {"source": {"source", "target"}, "output": {"output"}},
+    "source-output": {"source": {"source", "output"}, "target": {"target"}},
+    "all": {"source": {"source", "target", "output"}},
+}
+
+
+@pytest.mark.parametrize("tie", list(TIES))
+def test_tied_tables_are_one_array_with_gradients_from_every_use(rng, draw, sentences, tie):
+    """Each use touches classes of its own: the source 1–3, the target input 4–6, the label 9."""
+    c = config(tie=tie, encoder_layers=1, decoder_layers=1)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, [(3, 3)])
+    assert sorted(weights["tables"]) == TIES[tie]
+    batch["source"] = np.array([[1, 2, 3, 0, 0, 0, 0]], np.int32)
+    batch["target_input"] = np.array([[4, 5, 6, 0, 0]], np.int32)
+
+    @jax.jit
+    def grads_of(weights):
+        def score(weights):
+            x_BTD = transformer.forward(weights, c, batch)
+            scores = embeddings.logits(x_BTD, transformer.output_table(weights, c))
+            return scores[0, :3, 9].sum()
+
+        return jax.grad(score)(weights)["tables"]
+
+    classes = {"source": [1, 2, 3], "target": [4, 5, 6], "output": [9]}
+    for name, grad in grads_of(weights).items():
+        touched = set(np.flatnonzero(np.abs(grad).max(axis=-1)).tolist())
+        assert touched == {i for use in USES[tie][name] for i in classes[use]}
+
+
+def attention_count(d, n, k, h, bias):
+    return d * h * (2 * n + 2 * k) + bias * (n * h + 2 * k * h + d)
+
+
+def by_hand(c, v_source, v_target):
+    """Vaswani 2017 counted on paper: tables, then what one layer of each side holds."""
+    d, f, norm = c.d_model, c.d_ff, 2 * c.d_model
+    attend = attention_count(d, c.heads, c.kv_heads or c.heads, c.head_dim or d // c.heads, c.bias)
+    feed_forward = 2 * d * f + f + d
+    encoder = c.encoder_layers * (attend + feed_forward + 2 * norm)
+    decoder = c.decoder_layers * (2 * attend + feed_forward + 3 * norm)
+    return (v_source + v_target) * d + encoder + decoder + 2 * norm
+
+
+@pytest.mark.parametrize("name", list(transformer.PRESETS))
+def test_presets_have_the_parameters_counted_by_hand(name):
+    c = dataclasses.replace(transformer.PRESETS[name], source_vocab=37_000, target_vocab=32_000)
+    assert params.count(transformer.declare(c)) == by_hand(c, 37_000, 32_000)
+
+
+def test_base_and_big_have_the_size_the_paper_says():
+    """Vaswani 2017, table 3: 65 and 213 million, one table of 37,000 for all."""
+    for name, millions in (("base", 65), ("big", 213)):
+        c = dataclasses.replace(
+            transformer.PRESETS[name], source_vocab=37_000, target_vocab=37_000, tie="all"
+        )
+        assert abs(params.count(transformer.declare(c)) / 1e6 - millions) < 0.03 * millions
+
+
+def test_variants_have_the_parameters_counted_by_hand():
+    c = config(kv_heads=2, head_dim=6, tie="target-output")
+    assert params.count(transformer.declare(c)) == by_hand(c, 11, 11)
+    post = dataclasses.replace(c, norm_placement="post")
+    assert params.count(transformer.declare(post)) == by_hand(c, 11, 11) - 4 * 16
+    learned = dataclasses.replace(c, positions="learned")
+    assert params.count(transformer.declare(learned)) == by_hand(c, 11, 11) + 2 * 8 * 16
+    plain = dataclasses.replace(c, bias=False)
+    assert params.count(transformer.declare(plain)) == by_hand(plain, 11, 11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_model": 18}, "d_model 18 .* heads 4"),
+        ({"kv_heads": 3}, "heads 4 .* kv_heads 3"),
+        ({"source_vocab": 0}, "source_vocab and target_vocab must be set"),
+        ({"tie": "all", "target_vocab": 13}, "tie='all'.* 11 .* 13"),
+        ({"tie": "source-target", "target_vocab": 13}, "source-target.* 11 .* 13"),
+        ({"tie": "source-output", "target_vocab": 13}, "source-output.* 11 .* 13"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_an_error_that_names_both(changes, message):
+    with pytest.raises(ValueError, match=message):
+        transformer.declare(config(**changes))
+
+
+def test_an_explicit_head_width_need_not_divide_the_model(rng, draw, sentences):
+    c = config(d_model=18, head_dim=6, kv_heads=2)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, PAIRS)
+    assert hidden(weights, c, batch).shape == (3, 5, 18)
+
+
+def test_bfloat16_compute_is_close_and_parameters_stay_float32(rng, draw, sentences):
+    c = config(norm="rms", activation="swiglu")
+    weights, batch = draw(transformer.declare(c)), sentences(rng, PAIRS)
+    low = dataclasses.replace(c, dtype="bfloat16")
+    got, expected = hidden(weights, low, batch), hidden(weights, c, batch)
+    assert (got.dtype, expected.dtype) == (jnp.bfloat16, jnp.float32)
+    error = np.abs(np.asarray(got, np.float32) - expected).max()
+    assert 0 < error < 0.05 * np.abs(expected).max()
+    loss = lambda w: jnp.square(hidden(w, low, batch).astype(jnp.float32)).sum()  # noqa: E731
+    grads = jax.eval_shape(jax.grad(loss), weights)
+    assert {x.dtype for x in jax.tree.leaves((weights, grads))} == {jnp.dtype("float32")}
+
+
+def test_auto_dtype_is_float32_on_the_cpu():
+    assert transformer.compute_dtype(config(dtype="auto")) == jnp.float32
+
+
+def test_a_sentence_longer_than_the_learned_table_is_nan_not_a_guess(rng, draw, sentences):
+    c = config(positions="learned", max_length=6)
+    weights, batch = draw(transformer.declare(c)), sentences(rng, [(7, 5)])
+    memory = transformer.encode(
+        weights, c, *(jnp.asarray(batch[f"source{x}"]) for x in ("", "_segments", "_positions"))
+    )
+    assert np.all(np.isnan(memory))

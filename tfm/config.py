@@ -1,0 +1,245 @@
+"""What an experiment is: frozen dataclasses, one per room of the house.
+
+An experiment is a Python file with a function ``get_config() -> Config``. Every field can be
+overridden on the command line (``--train.stop 5000u``).
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tfm import transformer
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Subwords (SentencePiece), trained on the training text at first use.
+
+    Attributes:
+      kind: unigram (Kudo 2018), bpe (Sennrich 2016), char or word.
+      source_size, target_size: pieces in each language's vocabulary.
+      joint: one vocabulary of ``source_size`` pieces for both languages.
+      byte_fallback: spell what no piece covers as UTF-8 bytes, so that nothing is unknown.
+      coverage: share of characters that get a piece; 0 picks it by language
+        (0.9995 for Chinese, Japanese and Korean, 1.0 for others).
+      sample_nbest: subword regularisation (Kudo 2018): every epoch draws one of the best
+        ``sample_nbest`` segmentations of a sentence; 1 is off. Unigram only.
+      sample_alpha: its smoothing; 0 draws uniformly, large values take the best.
+    """
+
+    kind: Literal["unigram", "bpe", "char", "word"] = "unigram"
+    source_size: int = 8000
+    target_size: int = 8000
+    joint: bool = False
+    byte_fallback: bool = True
+    coverage: float = 0.0
+    sample_nbest: int = 1
+    sample_alpha: float = 0.2
+
+
+@dataclass(frozen=True)
+class Data:
+    """Parallel text, and the shape of the packed batches cut from it.
+
+    A corpus is named by one of: two files (source, target), one TSV file, ``tfds:NAME`` or
+    ``tfds:NAME:SPLIT`` or ``phrasebook:SPLIT``. Files may be gzipped.
+
+    Attributes:
+      source, target: language codes ("zh", "en", ...).
+      train, dev, test: corpora; test may be empty.
+      tsv_columns: columns of source and target in a TSV file, from 0.
+      rows: packed rows in a global batch, all devices together.
+      source_length, target_length: tokens a row, in pieces; a longer sentence is dropped and
+        counted.
+      seed: of the shuffle and of subword sampling.
+      cache_dir: where corpora are kept as array_record; empty means ``~/.cache/tfm``.
+    """
+
+    source: str = "zh"
+    target: str = "en"
+    train: tuple[str, ...] = ("phrasebook:train",)
+    dev: tuple[str, ...] = ("phrasebook:dev",)
+    test: tuple[str, ...] = ("phrasebook:test",)
+    tsv_columns: tuple[int, int] = (0, 1)
+    rows: int = 32
+    source_length: int = 64
+    target_length: int = 64
+    seed: int = 0
+    cache_dir: str = ""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Update rule and schedule; ``training/optimizer.py`` says what each name means.
+
+    Attributes:
+      name: adam (Vaswani 2017: no decay), adamw, adafactor or lion.
+      learning_rate: the peak, reached after ``warmup`` updates.
+      schedule: after the peak: rsqrt falls as 1/sqrt(update), cosine to ``final_fraction`` of
+        the peak at ``decay_updates``, constant stays.
+      weight_decay: for matrices; never for norms, biases and position tables.
+      clip: largest global gradient norm; 0 is off.
+    """
+
+    name: Literal["adam", "adamw", "adafactor", "lion"] = "adam"
+    learning_rate: float = 1e-3
+    warmup: int = 1000
+    schedule: Literal["rsqrt", "cosine", "constant"] = "rsqrt"
+    decay_updates: int = 0
+    final_fraction: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-9
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """The training loop.
+
+    Attributes:
+      seed: of the parameters and of dropout.
+      stop: ``5000u`` updates, ``3e`` epochs or ``20m`` minutes, counted over all resumes.
+      log_every, validate_every, checkpoint_every: in updates.
+      accumulate: micro-batches an update; ``data.rows`` counts them together.
+      label_smoothing: mass spread over the vocabulary (Szegedy 2016).
+      loss_chunk: target tokens whose logits exist at one time.
+      ema: decay of the exponential moving average of the weights; 0 is off. When on, the
+        average is what is validated, saved as best, and translated with.
+      metric: what "best" means, on the dev set.
+      patience: validations without improvement before stopping early; 0 is off.
+      dev_limit: dev sentences translated at a validation; 0 is all.
+      dev_beam: beam size of validations; small, since they take training time.
+      bad_steps: updates in a row with a non-finite loss before giving up.
+    """
+
+    seed: int = 0
+    stop: str = "20m"
+    log_every: int = 50
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    accumulate: int = 1
+    label_smoothing: float = 0.1
+    loss_chunk: int = 1024
+    ema: float = 0.0
+    metric: Literal["bleu", "chrf", "loss"] = "bleu"
+    patience: int = 0
+    dev_limit: int = 500
+    dev_beam: int = 1
+    bad_steps: int = 5
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Search settings.
+
+    Attributes:
+      beam_size: hypotheses a sentence; 1 is greedy.
+      length_penalty: alpha of the definition named by ``length_norm``.
+      length_norm: ``power`` divides by length^alpha, ``gnmt`` by ((5+length)/6)^alpha
+        (Wu 2016, eq. 14).
+      max_length_factor, max_length_offset: at most factor * source pieces + offset are written.
+      batch_size: sentences translated together.
+    """
+
+    beam_size: int = 5
+    length_penalty: float = 1.0
+    length_norm: Literal["power", "gnmt"] = "gnmt"
+    max_length_factor: float = 2.0
+    max_length_offset: int = 10
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    model: transformer.Config = field(default_factory=transformer.Config)
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    train: Train = field(default_factory=Train)
+    decode: Decode = field(default_factory=Decode)
+
+
+def to_json(config: Config) -> str:
+    """The config as indented JSON; ``from_json`` is its inverse."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Reads what ``to_json`` wrote.
+
+    Raises:
+      ValueError: an unknown key; the message names the nearest known one.
+    """
+    return _build(Config, json.loads(text), where="config")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an error message: the nearest known name, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    kwargs = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ValueError(f"{where} has no key {key!r}{nearest(key, fields)}")
+        kind = fields[key].type
+        if dataclasses.is_dataclass(kind):
+            value = _build(kind, value, f"{where}.{key}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        kwargs[key] = value
+    return cls(**kwargs)
+
+
+def from_file(path: str | Path) -> Config:
+    """Runs an experiment file and returns its ``get_config()``.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: the file has no ``get_config`` or it does not return a ``Config``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"experiment {path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"experiment {path}: defines no get_config()")
+    config = module.get_config()
+    if not isinstance(config, Config):
+        raise ValueError(f"experiment {path}: get_config() returned {type(config).__name__}")
+    return config
+
+
+def parse_stop(stop: str) -> tuple[float, Literal["u", "e", "m"]]:
+    """``"5000u"`` → (5000.0, "u"): updates; ``e`` epochs; ``m`` minutes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([uem])", stop.strip())
+    if not match or float(match[1]) <= 0:
+        raise ValueError(f"train.stop {stop!r}: say 5000u (updates), 3e (epochs) or 20m (minutes)")
+    return float(match[1]), match[2]
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    """Fields that differ, as ("model.d_model", value in ``a``, value in ``b``)."""
+    found = []
+    for f in dataclasses.fields(a):
+        x, y, name = getattr(a, f.name), getattr(b, f.name), where + f.name
+        if dataclasses.is_dataclass(x):
+            found += differences(x, y, name + ".")
+        elif x != y:
+            found.append((name, x, y))
+    return found

@@ -1,0 +1,1 @@
+"""Search for the best target sentence over a step callback; knows no model."""

@@ -1,0 +1,42 @@
+"""From ids to vectors and back: one-hot classes, the embedding matrix, tied output scores."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from tfm.params import Param, normal
+
+
+def embedding_params(vocab: int, d_model: int) -> Param:
+    """A table [V,D] with entries of variance 1/D, so that embedded vectors have norm about 1."""
+    return Param((vocab, d_model), ("vocab", "embed"), normal(d_model**-0.5))
+
+
+def one_hot(ids: jax.Array, vocab: int, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Class vectors: [...] int → [..., V], 1 at the id and 0 elsewhere; all 0 outside 0..V-1."""
+    return jax.nn.one_hot(ids, vocab, dtype=dtype)
+
+
+def embed(
+    ids: jax.Array, table_VD: jax.Array, method: Literal["gather", "one_hot"] = "gather"
+) -> jax.Array:
+    """The rows of the table: [...] int → [..., D].
+
+    ``one_hot(ids) @ table`` and ``table[ids]`` are the same numbers exactly: each output is one
+    entry times 1 plus zeros, kept from rounding by asking for full precision. The product is the fast path when the vocabulary is sharded over
+    TPU cores; the gather is the fast path everywhere else.
+    """
+    if method == "one_hot":
+        classes = one_hot(ids, table_VD.shape[0], table_VD.dtype)
+        return jnp.matmul(classes, table_VD, precision=jax.lax.Precision.HIGHEST)
+    return jnp.take(table_VD, ids, axis=0)
+
+
+def logits(hidden: jax.Array, table_VD: jax.Array) -> jax.Array:
+    """Scores of every class against a (tied) table: [..., D] → [..., V] in float32.
+
+    Tying output and embedding: Press & Wolf 2017; Vaswani 2017, §3.4.
+    """
+    table_VD = table_VD.astype(hidden.dtype)
+    return jnp.einsum("...d,vd->...v", hidden, table_VD, preferred_element_type=jnp.float32)

@@ -1,0 +1,154 @@
+"""What stands around attention in every layer: norms, dropout, feed-forward, residual."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from tfm.params import Param, Tree, like, ones, xavier, zeros
+
+Norm = Literal["layer", "rms"]
+Activation = Literal["relu", "gelu", "swiglu"]
+Placement = Literal["pre", "post"]
+
+
+def norm_params(d_model: int, kind: Norm) -> Tree:
+    """Scale, and for LayerNorm bias, of one norm."""
+    scale = {"scale": Param((d_model,), ("norm",), ones)}
+    return scale if kind == "rms" else scale | {"bias": Param((d_model,), ("norm",), zeros)}
+
+
+def layer_norm(
+    x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, epsilon: float = 1e-5
+) -> jax.Array:
+    """(x - mean) / sqrt(var + ε) · scale + bias over the last axis, in float32 (Ba 2016)."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + epsilon)
+    return (normed * like(scale_D, x32) + like(bias_D, x32)).astype(x.dtype)
+
+
+def rms_norm(x: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+    """x / sqrt(mean(x²) + ε) · scale over the last axis, in float32 (Zhang & Sennrich 2019)."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.square(x32).mean(axis=-1, keepdims=True)
+    return (x32 * jax.lax.rsqrt(mean_square + epsilon) * like(scale_D, x32)).astype(x.dtype)
+
+
+def norm(params: Tree, x: jax.Array) -> jax.Array:
+    """LayerNorm if the parameters hold a bias, RMSNorm if not."""
+    if "bias" in params:
+        return layer_norm(x, params["scale"], params["bias"])
+    return rms_norm(x, params["scale"])
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Zeroes each entry with probability ``rate``, scales the rest by 1/(1-rate) (Srivastava 2014).
+
+    The bits are a hash of (key, index): it fuses into its neighbours, where drawing and storing
+    threefry bits took over a third of a training step on the CPU, and it does not depend on how
+    ``x`` is sharded. The same key gives the same mask.
+
+    Args:
+      key: ``None`` turns dropout off, as in inference.
+    """
+    if key is None or rate == 0.0:
+        return x
+    keep = _hash_bits(key, x.shape) >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def _hash_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """uint32 bits: an integer hash of the element's index, seeded by both words of the key.
+
+    The words are mixed with each other first: keys that differ in a single bit (seeds 0 and 1)
+    would otherwise give masks that are nearly each other's opposite.
+    """
+    words = jax.random.key_data(key)
+    first = _mix(words[0] ^ _mix(words[-1]))
+    last = _mix(words[-1] ^ first)
+    x, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        x += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    return _mix(x ^ first, last)
+
+
+def _mix(x: jax.Array, seed: jax.Array | int = 0) -> jax.Array:
+    """The low-bias mixer of 32 bits found by Wellons' hash-prospector (2018), seeded half-way."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D) ^ seed
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def split(key: jax.Array | None, n: int) -> list[jax.Array | None]:
+    """``n`` keys from one; ``None`` (no dropout) gives Nones."""
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+def feed_forward_params(d_model: int, d_ff: int, activation: Activation) -> Tree:
+    """Two matrices with biases; SwiGLU has a gate too and, as in its paper, no biases."""
+    up = Param((d_model, d_ff), ("embed", "mlp"), xavier())
+    down = Param((d_ff, d_model), ("mlp", "embed"), xavier())
+    if activation == "swiglu":
+        return {"gate": up, "up": up, "down": down}
+    return {
+        "up": up,
+        "up_bias": Param((d_ff,), ("mlp",), zeros),
+        "down": down,
+        "down_bias": Param((d_model,), ("norm",), zeros),
+    }
+
+
+def feed_forward(
+    params: Tree,
+    x_BTD: jax.Array,
+    activation: Activation,
+    *,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """act(x W₁ + b₁) W₂ + b₂ at every position (Vaswani 2017, §3.3).
+
+    SwiGLU is (silu(x W_gate) · x W_up) W_down (Shazeer 2020, eq. 6). ``dropout_rate`` acts on the
+    activation. Returns [B,T,D].
+    """
+    up_BTF = x_BTD @ params["up"].astype(x_BTD.dtype)
+    if activation == "swiglu":
+        hidden_BTF = jax.nn.silu(x_BTD @ params["gate"].astype(x_BTD.dtype)) * up_BTF
+    else:
+        act = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[activation]
+        hidden_BTF = act(up_BTF + like(params["up_bias"], up_BTF))
+    out_BTD = dropout(hidden_BTF, dropout_rate, key) @ params["down"].astype(x_BTD.dtype)
+    if "down_bias" in params:
+        out_BTD += like(params["down_bias"], out_BTD)
+    return out_BTD
+
+
+def residual(
+    norm_weights: Tree,
+    x_BTD: jax.Array,
+    sublayer: Callable[[jax.Array], tuple[jax.Array, Any]],
+    placement: Placement,
+    *,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Any]:
+    """A sublayer with its norm and its shortcut.
+
+    post: norm(x + f(x)) (Vaswani 2017, §3.1); pre: x + f(norm(x)) (Xiong 2020), which trains
+    without a long warm-up and needs one more norm at the end of the stack.
+
+    Args:
+      sublayer: f, returning its output and whatever else the caller wants back (keys and values
+        for a cache, say).
+
+    Returns:
+      The new x [B,T,D], and what f returned besides.
+    """
+    pre = placement == "pre"
+    y_BTD, aux = sublayer(norm(norm_weights, x_BTD) if pre else x_BTD)
+    x_BTD = x_BTD + dropout(y_BTD, dropout_rate, key)
+    return (x_BTD if pre else norm(norm_weights, x_BTD)), aux

@@ -1,0 +1,59 @@
+"""Who may attend to whom. Masks are bool, True = may attend, and broadcast to [B,N,T,S]."""
+
+import jax
+import jax.numpy as jnp
+
+
+def padding(valid_BS: jax.Array) -> jax.Array:
+    """Hides padding: every query sees the real tokens of its row.
+
+    Args:
+      valid_BS: bool, or any array that is 0 at padding (segment ids, say).
+
+    Returns:
+      [B,1,1,S].
+    """
+    return (valid_BS != 0)[:, None, None, :]
+
+
+def causal(queries: int, keys: int | None = None, offset: int = 0) -> jax.Array:
+    """Hides the future: query t sees keys up to t + offset.
+
+    The decoder's mask (Vaswani 2017, §3.2.3); for 4 positions, 1 = may attend::
+
+        1 0 0 0
+        1 1 0 0
+        1 1 1 0
+        1 1 1 1
+
+    Returns:
+      [1,1,T,S].
+    """
+    keys = queries if keys is None else keys
+    return jnp.tri(queries, keys, k=offset, dtype=bool)[None, None]
+
+
+def segment(query_segments_BT: jax.Array, key_segments_BS: jax.Array) -> jax.Array:
+    """Keeps packed sentences apart: a query sees keys of its own segment; 0 is padding.
+
+    For segments 1 1 2 0::
+
+        1 1 0 0
+        1 1 0 0
+        0 0 1 0
+        0 0 0 0
+
+    Returns:
+      [B,1,T,S].
+    """
+    same = query_segments_BT[:, :, None] == key_segments_BS[:, None, :]
+    return (same & (key_segments_BS != 0)[:, None, :])[:, None]
+
+
+def combine(*masks: jax.Array | None) -> jax.Array | None:
+    """The logical and of all masks; ``None`` means no restriction."""
+    combined = None
+    for mask in masks:
+        if mask is not None:
+            combined = mask if combined is None else combined & mask
+    return combined

@@ -1,0 +1,135 @@
+"""Parameters: declared as data, then initialised, counted, stacked and shown by one tree_map each.
+
+A function that needs weights has a twin that declares them as a nested dict of ``Param``. The
+parameters themselves are the same nested dict with arrays for leaves; no framework owns them.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array
+Tree = Any  # a nested dict whose leaves are Param, arrays or ShapeDtypeStructs
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter: its shape, the logical name of each axis, and how it starts.
+
+    Attributes:
+      shape: sizes.
+      axes: one logical name a dimension ("embed", "heads", ...); sharding rules read them.
+      init: ``init(key, shape, dtype) -> array``.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    init: Initializer
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != len(self.axes):
+            raise ValueError(f"Param: shape {self.shape} and axes {self.axes} differ in length")
+
+
+def xavier(inputs: int | Sequence[int] = 0, outputs: int | Sequence[int] = -1) -> Initializer:
+    """Uniform with variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, eq. 16).
+
+    Args:
+      inputs, outputs: the axes of the weight that are summed over, and those that remain.
+    """
+    return initializers.variance_scaling(1.0, "fan_avg", "uniform", inputs, outputs)
+
+
+zeros = initializers.zeros
+ones = initializers.ones
+normal = initializers.normal  # normal(stddev)
+
+
+def is_param(x: Any) -> bool:
+    """True for the leaves of a declaration."""
+    return isinstance(x, Param)
+
+
+def _map(f: Callable[[str, Param], Any], declaration: Tree) -> Tree:
+    """tree_map over a declaration; ``f`` gets the leaf's path ("encoder/layers/q") and the leaf."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: f("/".join(k.key for k in path), p), declaration, is_leaf=is_param
+    )
+
+
+def init(key: jax.Array, declaration: Tree, dtype: Any = jnp.float32) -> Tree:
+    """Draws the parameters.
+
+    Each leaf's key is ``key`` folded with its path, so adding or removing a parameter leaves the
+    others as they were.
+    """
+
+    def draw(path: str, p: Param) -> jax.Array:
+        return p.init(jax.random.fold_in(key, zlib.crc32(path.encode())), p.shape, dtype)
+
+    return _map(draw, declaration)
+
+
+def abstract(declaration: Tree, dtype: Any = jnp.float32) -> Tree:
+    """Shapes and dtypes without memory, for ``jax.eval_shape``, lowering and restoring."""
+    return _map(lambda _, p: jax.ShapeDtypeStruct(p.shape, dtype), declaration)
+
+
+def axes(declaration: Tree) -> Tree:
+    """The logical axes of every leaf, for sharding rules."""
+    return _map(lambda _, p: p.axes, declaration)
+
+
+def stack(declaration: Tree, layers: int) -> Tree:
+    """The declaration of ``layers`` equal blocks, stacked on a new first axis "layers".
+
+    Every layer draws from its own key, so layer i starts the same whatever the depth.
+    """
+
+    def stacked(p: Param) -> Param:
+        def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(shape[0]))
+            return jax.vmap(lambda k: p.init(k, shape[1:], dtype))(keys)
+
+        return Param((layers, *p.shape), ("layers", *p.axes), draw)
+
+    return _map(lambda _, p: stacked(p), declaration)
+
+
+def unstack(tree: Tree, layers: int) -> list[Tree]:
+    """The inverse of ``stack`` for arrays: a list of one tree a layer."""
+    return [jax.tree.map(lambda x: x[i], tree) for i in range(layers)]  # noqa: B023
+
+
+def like(weight: jax.Array, x: jax.Array) -> jax.Array:
+    """A bias or scale in the dtype of ``x``, repeated over its leading axes: [D] → [...,D]."""
+    return jnp.broadcast_to(weight.astype(x.dtype), x.shape)
+
+
+def count(declaration: Tree) -> int:
+    """Number of scalars."""
+    leaves = jax.tree.leaves(declaration, is_leaf=is_param)
+    return sum(math.prod(p.shape) for p in leaves)
+
+
+def table(declaration: Tree) -> str:
+    """A line a parameter: path, shape, logical axes, count; then the total."""
+    rows = []
+    _map(
+        lambda path, p: rows.append(
+            (path, "x".join(map(str, p.shape)), " ".join(p.axes), f"{math.prod(p.shape):,}")
+        ),
+        declaration,
+    )
+    rows.append(("total", "", "", f"{count(declaration):,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
+        for a, b, c, d in rows
+    )

@@ -1,0 +1,106 @@
+"""What a person sees while things run: log lines and progress bars, both on stderr."""
+
+import functools
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_FORMAT = "%(asctime)s %(levelname).1s %(message)s"
+
+
+@functools.cache
+def console() -> Console:
+    """The one console, on stderr: stdout is for translations."""
+    return Console(stderr=True)
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Sends tfm's log to stderr, in colour on a terminal; other packages' from warnings up."""
+    if console().is_terminal:
+        handler: logging.Handler = RichHandler(console=console(), show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("tfm").setLevel(level)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds and orbax warn about the normal
+
+
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Appends tfm's log to a file too, while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
+    logger = logging.getLogger("tfm")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class Bar:
+    """A progress bar on a terminal, nothing elsewhere; it shows a share and a short text."""
+
+    def __init__(self, title: str) -> None:
+        self._progress = Progress(
+            TextColumn(title),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console(),
+            disable=not console().is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=1.0, text="")
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, share: float, text: str = "") -> None:
+        """Moves the bar to ``share`` in [0, 1]."""
+        self._progress.update(self._task, completed=min(share, 1.0), text=text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "1h02m", "3m04s" or "5.2s"."""
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02d}m"
+    if seconds >= 60:
+        return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
+    return f"{seconds:.1f}s"
+
+
+class Stopwatch:
+    """Seconds since the start, with pauses left out."""
+
+    def __init__(self, already: float = 0.0) -> None:
+        self._start = time.monotonic() - already
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent in the block does not count."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._start += time.monotonic() - before

@@ -1,0 +1,1 @@
+"""Training: the loss, the optimizer, the step, the loop and its checkpoints."""

@@ -1,0 +1,328 @@
+"""The training loop: the same command starts a run, and goes on with it wherever it stopped.
+
+A run's folder holds all there is to it: ``config.json``, ``tokenizers/``, ``checkpoints/`` (to go
+on from), ``best/`` (to translate with), ``hypotheses/`` (of every validation), ``metrics.tsv``,
+``tensorboard/`` and ``log.txt``.
+"""
+
+import dataclasses
+import functools
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tfm import config, evaluation, params, terminal, transformer
+from tfm.data import corpus, stream, tokenizer
+from tfm.data import scan as scanning
+from tfm.terminal import Stopwatch, duration
+from tfm.training import checkpoint, optimizer, step
+from tfm.training.record import Record
+from tfm.translator import Translator
+
+_log = logging.getLogger(__name__)
+
+SIGTERM_EXIT = 128 + signal.SIGTERM
+"""Exit code of a run that was told to stop, saved, and can go on."""
+
+_MAY_CHANGE = (
+    "train.stop", "train.log_every", "train.validate_every", "train.checkpoint_every",
+    "train.patience", "train.dev_limit", "train.dev_beam", "train.bad_steps", "train.loss_chunk",
+    "decode", "data.test", "data.cache_dir", "model.unroll", "model.remat", "model.lookup",
+)  # fmt: skip
+
+
+class Data(NamedTuple):
+    """What training reads."""
+
+    pairs: corpus.Pairs
+    scan: scanning.Scan
+    dev: corpus.Pairs | None
+    tokenizers: scanning.Tokenizers
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      step: updates made, over all resumes.
+      reason: in words.
+      best: the best value of ``train.metric`` on the dev set, or None.
+      interrupted: it was told to stop before it was done.
+    """
+
+    step: int
+    reason: str
+    best: float | None
+    interrupted: bool
+
+
+@dataclass
+class Progress:
+    """What a run must remember besides weights and data position; saved with each checkpoint."""
+
+    elapsed: float = 0.0
+    pairs: int = 0
+    best: float | None = None
+    since_best: int = 0
+    validated: int = -1
+
+
+def train(c: config.Config, folder: str | Path) -> Outcome:
+    """Trains until ``c.train.stop``, early stopping or SIGTERM.
+
+    Raises:
+      ValueError: settings, data or a kept run that do not fit together.
+      FloatingPointError: ``c.train.bad_steps`` updates in a row had no finite loss.
+      OSError: a checkpoint could not be written.
+    """
+    folder = Path(folder)
+    config.parse_stop(c.train.stop)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(terminal.log_to_file(folder / "log.txt"))
+        data = open_data(c, folder)
+        c = _keep_config(resolve(c, data), folder)
+        return _Run(c, folder, data, stack).go()
+
+
+def open_data(c: config.Config, folder: Path) -> Data:
+    """Opens the corpora, trains tokenizers where there are none, and says what is dropped."""
+    pairs = corpus.open_corpus(c.data.train, c.data)
+    dev = corpus.open_corpus(c.data.dev, c.data) if c.data.dev else None
+    start = time.monotonic()
+    tokenizers = tokenizer.prepare(c, pairs, folder / "tokenizers")
+    scan = scanning.scan(pairs, tokenizers, c.data)
+    _log.info(f"training data: {scan.report()} ({duration(time.monotonic() - start)})")
+    return Data(pairs, scan, dev, tokenizers)
+
+
+def resolve(c: config.Config, data: Data) -> config.Config:
+    """Fills in what follows from the data: vocabulary sizes and row lengths."""
+    source, target = data.tokenizers
+    model = dataclasses.replace(c.model, source_vocab=source.size, target_vocab=target.size)
+    return dataclasses.replace(c, model=model, data=data.scan.resolved(c.data))
+
+
+def _keep_config(c: config.Config, folder: Path) -> config.Config:
+    """Writes ``config.json``; in a folder that has one, checks that the run is the same."""
+    path = folder / "config.json"
+    if path.exists():
+        kept = config.from_json(path.read_text(encoding="utf-8"))
+        for name, old, new in config.differences(kept, c):
+            if not name.startswith(_MAY_CHANGE):
+                raise ValueError(
+                    f"{folder} holds a run with {name} {old!r}, now {new!r}: "
+                    "set it back to go on, or train in another --workdir"
+                )
+    corpus.write_atomically(path, config.to_json(c).encode())
+    return c
+
+
+class _Run:
+    """One process's part of a run, from where it stands to the end."""
+
+    def __init__(self, c: config.Config, folder: Path, data: Data, stack: ExitStack) -> None:
+        self.c, self.folder, self.data = c, folder, data
+        declaration = transformer.declare(c.model)
+        self.rate = optimizer.schedule(c.optimizer)
+        rule = optimizer.make(c.optimizer, declaration)
+        self.checkpoints = stack.enter_context(checkpoint.Checkpoints(folder / "checkpoints"))
+        self.best = stack.enter_context(checkpoint.Checkpoints(folder / "best", keep=1))
+        self.batches = stream.batches(
+            data.pairs,
+            data.scan,
+            data.tokenizers,
+            c.data,
+            nbest=c.tokenizer.sample_nbest,
+            alpha=c.tokenizer.sample_alpha,
+        )
+        stack.callback(self.batches.close)
+        self.update = functools.partial(step.update, c=c, optimizer=rule)
+        self.state, self.progress = self._begin(rule)
+        self.step = int(self.state.step)
+        self.record = Record(folder, self.step, c.data.rows * c.data.target_length)
+        stack.callback(self.record.close)
+        self.translator = Translator(c, self.state.weights, *data.tokenizers)
+        self.dev_loss = jax.jit(
+            lambda weights, batch: step.token_loss(weights, c, batch, None, 0.0)
+        )
+        _log.info(
+            f"{params.count(declaration):,} parameters on {jax.device_count()} "
+            f"{jax.devices()[0].device_kind} device(s), activations in "
+            f"{transformer.compute_dtype(c.model)}; batches of {c.data.rows} rows"
+        )
+
+    def _begin(self, rule: Any) -> tuple[step.State, Progress]:
+        """The newest checkpoint's state, or a fresh one."""
+        init = functools.partial(step.init_state, self.c, rule)
+        found = self.checkpoints.restore(jax.eval_shape(init))
+        if found is None:
+            return jax.jit(init)(), Progress()
+        at, state, position = found
+        self.batches.set_state(position["data"])
+        _log.info(f"going on from update {at:,} in {self.folder}")
+        return state, Progress(**position["progress"])
+
+    def go(self) -> Outcome:
+        """Trains to the end; returns how it ended."""
+        watch = Stopwatch(self.progress.elapsed)
+        reason = self._reason_to_stop(watch)
+        if reason:
+            return Outcome(self.step, f"nothing left to do: {reason}", self.progress.best, False)
+        compiled, pending = None, None
+        with _told_to_stop() as told, terminal.Bar("training") as bar:
+            while not reason and not told:
+                batch = next(self.batches)
+                if compiled is None:
+                    compiled = self._compile(batch)
+                self.state, metrics = compiled(self.state, batch)
+                self.step += 1
+                self.progress.pairs += int(batch["target_segments"].max(axis=1).sum())
+                # The device works on this update while the host looks at the one before.
+                self._take(pending)
+                pending = metrics
+                if self.step % self.c.train.log_every == 0:
+                    self._take(pending)
+                    pending = None
+                    rate = float(self.rate(self.step - 1))
+                    words = self.record.log(self.step, self._epochs(), watch.seconds, rate)
+                    bar.show(self._share(watch), words)
+                if self.step % self.c.train.validate_every == 0:
+                    self._validate()
+                reason = self._reason_to_stop(watch)
+                if self.step % self.c.train.checkpoint_every == 0 and not reason:
+                    self._save(watch)
+            self._take(pending)
+        if reason and self.progress.validated != self.step:
+            self._validate()
+        self._save(watch)
+        self.checkpoints.wait()
+        reason = reason or f"told to stop by {told[0]}; the same command goes on"
+        return Outcome(self.step, reason, self.progress.best, interrupted=bool(told))
+
+    def _compile(self, batch: stream.Batch) -> Any:
+        start = time.perf_counter()
+        update = jax.jit(self.update, donate_argnums=0)
+        compiled = update.lower(self.state, batch).compile()
+        _log.info(f"compiled the update in {time.perf_counter() - start:.1f} s")
+        self.record.training_time = Stopwatch()
+        return compiled
+
+    def _take(self, metrics: step.Metrics | None) -> None:
+        """Fetches an update's metrics and gives up if too many went wrong."""
+        if metrics is None:
+            return
+        metrics = jax.device_get(metrics)
+        self.record.add(metrics)
+        if metrics.skipped:
+            bad = int(jax.device_get(self.state.bad_steps))
+            _log.warning(
+                f"update {self.step:,}: loss {metrics.loss} with gradient norm "
+                f"{metrics.gradient_norm} skipped ({bad} in a row)"
+            )
+            if bad >= self.c.train.bad_steps:
+                raise FloatingPointError(
+                    f"{bad} updates in a row, up to {self.step:,}, had no finite loss or gradient: "
+                    "lower optimizer.learning_rate, raise optimizer.warmup or set optimizer.clip; "
+                    f"the newest checkpoint is {self.checkpoints.latest()}"
+                )
+
+    def _epochs(self) -> float:
+        return self.progress.pairs / len(self.data.scan.kept)
+
+    def _share(self, watch: Stopwatch) -> float:
+        """How much of ``train.stop`` is done."""
+        amount, unit = config.parse_stop(self.c.train.stop)
+        done = {"u": self.step, "e": self._epochs(), "m": watch.seconds / 60}[unit]
+        return done / amount
+
+    def _reason_to_stop(self, watch: Stopwatch) -> str:
+        patience, since = self.c.train.patience, self.progress.since_best
+        if patience and since >= patience:
+            return f"no better {self.c.train.metric} in {since} validations"
+        return f"train.stop {self.c.train.stop} reached" if self._share(watch) >= 1 else ""
+
+    def _save(self, watch: Stopwatch) -> None:
+        self.progress.elapsed = watch.seconds
+        position = {
+            "data": self.batches.get_state(),
+            "progress": dataclasses.asdict(self.progress),
+        }
+        self.checkpoints.save(self.step, self.state, position)
+
+    def _validate(self) -> None:
+        """Scores the dev set, keeps what was translated, and saves the weights if they are best."""
+        self.progress.validated = self.step
+        if self.data.dev is None:
+            return
+        with self.record.training_time.paused():
+            scores = self._dev_scores()
+        self.record.write(self.step, {f"dev/{name}": value for name, value in scores.items()})
+        value = scores[self.c.train.metric]
+        sign = -1 if self.c.train.metric == "loss" else 1
+        best = self.progress.best
+        better = best is None or sign * value > sign * best
+        _log.info(
+            f"update {self.step:,} | dev loss {scores['loss']:.3f} | BLEU {scores['bleu']:.2f} | "
+            f"chrF {scores['chrf']:.2f} | exact {scores['exact']:.1f} %"
+            + (" | best so far" if better else "")
+        )
+        if better:
+            self.progress.best, self.progress.since_best = value, 0
+            self.best.save(self.step, self.state.weights, {self.c.train.metric: value})
+        else:
+            self.progress.since_best += 1
+
+    def _dev_scores(self) -> dict[str, float]:
+        train, dev = self.c.train, self.data.dev
+        pairs = [dev[i] for i in range(min(len(dev), train.dev_limit or len(dev)))]
+        sources, references = zip(*pairs, strict=True)
+        translator = self.translator.with_params(self.state.weights)
+        hypotheses = translator.translate(sources, beam_size=train.dev_beam)
+        text = "".join(f"{line}\n" for line in hypotheses)
+        corpus.write_atomically(
+            self.folder / "hypotheses" / f"{self.step}.txt", text.encode("utf-8")
+        )
+        for i in np.linspace(0, len(pairs) - 1, 3).astype(int):
+            _log.info(f"  {sources[i]}\n    model: {hypotheses[i]}\n    human: {references[i]}")
+        language = self.c.data.target
+        return {
+            "loss": self._dev_loss(),
+            "bleu": evaluation.bleu(hypotheses, references, language).value,
+            "chrf": evaluation.chrf(hypotheses, references).value,
+            "exact": evaluation.exact_match(hypotheses, references).value,
+        }
+
+    def _dev_loss(self) -> float:
+        """Mean nats a token over the dev pairs that fit, teacher-forced."""
+        scan = scanning.scan(self.data.dev, self.data.tokenizers, self.c.data)
+        batches = stream.eval_batches(self.data.dev, scan, self.data.tokenizers, self.c.data)
+        sums = [self.dev_loss(self.state.weights, batch) for batch in batches]
+        return float(sum(s.nll for s in sums) / sum(s.tokens for s in sums))
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[list[str]]:
+    """A list that is empty until SIGTERM or SIGINT comes; a second SIGINT interrupts at once."""
+    told: list[str] = []
+
+    def tell(number: int, _: Any) -> None:
+        if told and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        told.append(signal.Signals(number).name)
+        _log.warning(f"{told[-1]}: saving, then stopping")
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

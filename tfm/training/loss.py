@@ -1,0 +1,206 @@
+"""Cross-entropy against a large vocabulary, without ever keeping its logits.
+
+The logits ``[B,T,V]`` in float32 are the largest array of a training step. Here a scan walks over
+slices of T, so that only about ``chunk`` tokens' logits exist at one time, and a batch axis that is
+sharded over devices stays so. When the loss is differentiated, the same walk also makes the
+gradients, while a slice's logits are still at hand: three matrix products in all, and nothing is
+computed twice (the idea of Liger Kernel's fused linear cross-entropy, Hsu et al. 2024).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Sums = tuple[jax.Array, jax.Array, jax.Array]  # loss, nll, correct
+Slice = tuple[jax.Array, jax.Array, jax.Array]  # hidden [B,t,D], labels [B,t], weights [B,t]
+
+
+class Loss(NamedTuple):
+    """Sums over the weighted tokens, float32 scalars; divide by ``tokens`` for means.
+
+    Only ``loss`` carries a gradient. The others are for the log.
+
+    Attributes:
+      loss: label-smoothed cross-entropy, in nats.
+      nll: cross-entropy without smoothing, in nats; exp(nll / tokens) is the perplexity.
+      correct: tokens whose label has the highest logit (a tie counts as correct).
+      tokens: sum of the weights.
+    """
+
+    loss: jax.Array
+    nll: jax.Array
+    correct: jax.Array
+    tokens: jax.Array
+
+
+def cross_entropy(
+    hidden_BTD: jax.Array,
+    table_VD: jax.Array,
+    labels_BT: jax.Array,
+    weights_BT: jax.Array,
+    *,
+    label_smoothing: float,
+    chunk: int,
+) -> Loss:
+    """Cross-entropy of ``softmax(hidden tableᵀ)`` against the labels.
+
+    The smoothed target is ``(1-ε)·one_hot(label) + ε/V`` (Szegedy et al. 2016, §7): the mass ε is
+    spread evenly over all V entries, the label among them, as torch's ``label_smoothing`` does. A
+    token's loss is thus ``(1-ε)·nll + ε·mean_v(-log p_v)``.
+
+    Matrix products run in the dtype of ``hidden_BTD`` and accumulate in float32; the softmax and
+    all sums are float32. Gradients come back in their inputs' dtypes; that of the table is
+    accumulated in float32. The gradient with respect to the weights is zero: they are constants.
+    Reverse mode only (``jax.grad``, ``jax.vjp``), and first order only.
+
+    Args:
+      hidden_BTD: the decoder's output.
+      table_VD: the output embedding.
+      labels_BT: int ids. Where the weight is zero, any value will do.
+      weights_BT: weight of each token, zero at padding. A token of weight zero adds nothing, and
+        the gradient at it is exactly zero, even where ``hidden_BTD`` is not finite.
+      label_smoothing: ε, in [0, 1).
+      chunk: tokens whose logits exist at one time, on all devices together. Rounded down to whole
+        positions of the batch, but at least one: B tokens.
+
+    Returns:
+      Sums over all tokens of the batch.
+
+    Raises:
+      ValueError: shapes that do not fit, or a setting out of range.
+    """
+    B, T, D = hidden_BTD.shape
+    if table_VD.shape[1:] != (D,):
+        raise ValueError(
+            f"hidden is [B,T,{D}], but the table is {list(table_VD.shape)}: want [V,{D}]"
+        )
+    if labels_BT.shape != (B, T) or weights_BT.shape != (B, T):
+        raise ValueError(
+            f"hidden is {[B, T, D]}, but labels are {list(labels_BT.shape)} and weights "
+            f"{list(weights_BT.shape)}: want {[B, T]}"
+        )
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"train.label_smoothing {label_smoothing}: must be in [0, 1)")
+    if chunk < 1:
+        raise ValueError(f"train.loss_chunk {chunk}: must be at least 1 token")
+    real_BT = weights_BT != 0
+    hidden_BTD = jnp.where(real_BT[..., None], hidden_BTD, 0)
+    labels_BT = jnp.where(real_BT, labels_BT, 0)
+    weights_BT = weights_BT.astype(jnp.float32)
+    sums = _sums(label_smoothing, chunk, hidden_BTD, table_VD, labels_BT, weights_BT)
+    return Loss(*sums, tokens=weights_BT.sum())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sums(
+    smoothing: float,
+    chunk: int,
+    hidden_BTD: jax.Array,
+    table_VD: jax.Array,
+    labels_BT: jax.Array,
+    weights_BT: jax.Array,
+) -> Sums:
+    """(loss, nll, correct), and no more than the forward product."""
+    product_VD = table_VD.astype(hidden_BTD.dtype)
+    mean_D = table_VD.astype(jnp.float32).mean(0)
+
+    def add_slice(sums: Sums, tokens: Slice) -> tuple[Sums, None]:
+        new, _ = _score(smoothing, product_VD, mean_D, *tokens)
+        return jax.tree.map(jnp.add, sums, new), None
+
+    slices = _slices(chunk, hidden_BTD, labels_BT, weights_BT)
+    sums, _ = lax.scan(add_slice, _zeros(), slices)
+    return sums
+
+
+def _sums_and_gradients(
+    smoothing: float,
+    chunk: int,
+    hidden_BTD: jax.Array,
+    table_VD: jax.Array,
+    labels_BT: jax.Array,
+    weights_BT: jax.Array,
+) -> tuple[Sums, tuple[jax.Array, ...]]:
+    """The sums, and as residuals the gradients of ``loss`` themselves."""
+    B, T, D = hidden_BTD.shape
+    product_VD = table_VD.astype(hidden_BTD.dtype)
+    mean_D = table_VD.astype(jnp.float32).mean(0)
+
+    def add_slice(
+        carry: tuple[Sums, jax.Array], tokens: Slice
+    ) -> tuple[tuple[Sums, jax.Array], jax.Array]:
+        sums, d_table_VD = carry
+        new, d_logits = _score(smoothing, product_VD, mean_D, *tokens)
+        d_logits = d_logits.astype(hidden_BTD.dtype)
+        d_hidden = jnp.einsum("btv,vd->btd", d_logits, product_VD)
+        d_table_VD += jnp.einsum(
+            "btv,btd->vd", d_logits, tokens[0], preferred_element_type=jnp.float32
+        )
+        return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden
+
+    start = (_zeros(), jnp.zeros(table_VD.shape, jnp.float32))
+    slices = _slices(chunk, hidden_BTD, labels_BT, weights_BT)
+    (sums, d_table_VD), d_hidden = lax.scan(add_slice, start, slices)
+    d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
+    # An empty array remembers the table's dtype: residuals are arrays.
+    return sums, (d_hidden_BTD, d_table_VD, jnp.zeros((0,), table_VD.dtype))
+
+
+def _scale_gradients(
+    smoothing: float, chunk: int, residuals: tuple[jax.Array, ...], cotangents: Sums
+) -> tuple[jax.Array | None, ...]:
+    d_hidden_BTD, d_table_VD, like_table = residuals
+    d_loss = cotangents[0]
+    d_hidden_BTD = (d_hidden_BTD.astype(jnp.float32) * d_loss).astype(d_hidden_BTD.dtype)
+    return d_hidden_BTD, (d_table_VD * d_loss).astype(like_table.dtype), None, None
+
+
+_sums.defvjp(_sums_and_gradients, _scale_gradients)
+
+
+def _score(
+    smoothing: float,
+    table_VD: jax.Array,
+    mean_D: jax.Array,
+    hidden_BtD: jax.Array,
+    labels_Bt: jax.Array,
+    weights_Bt: jax.Array,
+) -> tuple[Sums, jax.Array]:
+    """Sums of one slice, and the gradient of its loss with respect to its logits ``[B,t,V]``."""
+    logits = jnp.einsum("btd,vd->btv", hidden_BtD, table_VD, preferred_element_type=jnp.float32)
+    label_Bt = jnp.take_along_axis(logits, labels_Bt[..., None], -1)[..., 0]
+    # Σ_v logits / V = hidden · mean of the table: one pass over the logits less.
+    mean_Bt = hidden_BtD.astype(jnp.float32) @ mean_D
+    max_Bt = logits.max(-1)
+    log_Z_Bt = max_Bt + jnp.log(jnp.exp(logits - max_Bt[..., None]).sum(-1))
+    nll_Bt = log_Z_Bt - label_Bt
+    loss_Bt = (1 - smoothing) * nll_Bt + smoothing * (log_Z_Bt - mean_Bt)
+    # The label's logit against the maximum, for an argmax over V costs a quarter of the step.
+    correct_Bt = (label_Bt >= max_Bt).astype(jnp.float32)
+    sums = tuple((x * weights_Bt).sum() for x in (loss_Bt, nll_Bt, correct_Bt))
+
+    is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == labels_Bt[..., None]
+    even = smoothing / table_VD.shape[0]
+    target = jnp.where(is_label, 1 - smoothing + even, even)
+    d_logits = weights_Bt[..., None] * (jnp.exp(logits - log_Z_Bt[..., None]) - target)
+    return sums, d_logits
+
+
+def _slices(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """[B,T,...] → [n,B,t,...]: T padded with zeros to n slices of t positions, B·t ≤ chunk."""
+    B, T = arrays[0].shape[:2]
+    n = -(-T // max(1, chunk // B))
+    t = -(-T // n)
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, [(0, 0), (0, n * t - T)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(B, n, t, *x.shape[2:]), 1, 0)
+
+    return tuple(cut(x) for x in arrays)
+
+
+def _zeros() -> Sums:
+    return (jnp.zeros((), jnp.float32),) * 3

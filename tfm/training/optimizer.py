@@ -1,0 +1,131 @@
+"""Update rules and learning-rate schedules: a choice of optax's parts, by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tfm import config, params
+
+Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+
+
+def schedule(settings: config.Optimizer) -> Schedule:
+    """The learning rate of an update, a function of the number of updates already made.
+
+    With u = 1 for the first update, the rate climbs as peak·u/warmup up to update ``warmup``; then
+
+    - rsqrt: peak·√(warmup/u) (the shape of Vaswani et al. 2017, §5.3, eq. 3; theirs has the peak
+      1/√(d_model·warmup));
+    - cosine: half a cosine from the peak down to ``final_fraction``·peak at update
+      ``decay_updates``, and constant afterwards (Loshchilov & Hutter 2017, §3, without restarts);
+    - constant: the peak.
+
+    Raises:
+      ValueError: settings that make no sense together.
+    """
+    _check_schedule(settings)
+    warmup, kind = settings.warmup, settings.schedule
+
+    def shape(update: jax.Array) -> jax.Array:
+        if kind == "rsqrt":
+            return jnp.sqrt(warmup / jnp.maximum(update, warmup))
+        if kind == "cosine":
+            decay = optax.cosine_decay_schedule(
+                1.0, settings.decay_updates - warmup, settings.final_fraction
+            )
+            return decay(jnp.maximum(update - warmup, 0.0))
+        return jnp.ones_like(update)
+
+    def rate(updates_made: jax.typing.ArrayLike) -> jax.Array:
+        update = jnp.asarray(updates_made, jnp.float32) + 1
+        climb = jnp.minimum(update / warmup, 1.0) if warmup else 1.0
+        return settings.learning_rate * climb * shape(update)
+
+    return rate
+
+
+def make(settings: config.Optimizer, declaration: params.Tree) -> optax.GradientTransformation:
+    """Clip by global norm, precondition, decay, scale by the learning rate; in this order.
+
+    - adam: Kingma & Ba 2015, with the settings of Vaswani et al. 2017, §5.3; no decay.
+    - adamw: the same with decoupled decay (Loshchilov & Hutter 2019): -rate·weight_decay·θ.
+    - adafactor: Shazeer & Stern 2018, §8: factored second moments with decay 1 - t^-0.8, updates
+      clipped to RMS 1 and multiplied by the RMS of their parameter; ``b1``, ``b2`` and ``eps`` are
+      not used. Layers stacked in one array count as one parameter.
+    - lion: Chen et al. 2023, algorithm 2; ``eps`` is not used.
+
+    Args:
+      settings: names and numbers.
+      declaration: nested dict of ``Param``, of the parameters' structure.
+
+    Raises:
+      ValueError: settings that make no sense together.
+    """
+    rules = {
+        "adam": lambda: [optax.scale_by_adam(settings.b1, settings.b2, settings.eps)],
+        "adamw": lambda: [optax.scale_by_adam(settings.b1, settings.b2, settings.eps)],
+        "adafactor": lambda: [
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
+            optax.scale_by_param_block_rms(),
+        ],
+        "lion": lambda: [optax.scale_by_lion(settings.b1, settings.b2)],
+    }
+    if settings.name not in rules:
+        raise ValueError(f"optimizer.name {settings.name!r}: choose from {', '.join(rules)}")
+    if settings.name == "adam" and settings.weight_decay:
+        raise ValueError(
+            f"optimizer.weight_decay {settings.weight_decay}: adam has none; "
+            "set optimizer.name to adamw"
+        )
+    if settings.clip < 0 or settings.weight_decay < 0:
+        raise ValueError(
+            f"optimizer.clip {settings.clip} and optimizer.weight_decay {settings.weight_decay}: "
+            "neither may be negative; 0 is off"
+        )
+    clip = [optax.clip_by_global_norm(settings.clip)] if settings.clip else []
+    decay = (
+        [optax.add_decayed_weights(settings.weight_decay, decay_mask(declaration))]
+        if settings.weight_decay
+        else []
+    )
+    rate = optax.scale_by_learning_rate(schedule(settings))
+    return optax.chain(*clip, *rules[settings.name](), *decay, rate)
+
+
+def decay_mask(declaration: params.Tree) -> Any:
+    """True for matrices: two axes or more, the model width ("embed") one of them.
+
+    Thus embedding tables and projections decay. Norms, biases (even one a head, which has two axes)
+    and position tables do not.
+    """
+
+    def is_matrix(p: params.Param) -> bool:
+        axes = [name for name in p.axes if name != "layers"]
+        return len(axes) >= 2 and "embed" in axes and "position" not in axes
+
+    return jax.tree.map(is_matrix, declaration, is_leaf=params.is_param)
+
+
+def _check_schedule(settings: config.Optimizer) -> None:
+    kinds = ("rsqrt", "cosine", "constant")
+    if settings.schedule not in kinds:
+        raise ValueError(
+            f"optimizer.schedule {settings.schedule!r}: choose from {', '.join(kinds)}"
+        )
+    if settings.learning_rate <= 0:
+        raise ValueError(f"optimizer.learning_rate {settings.learning_rate}: must be positive")
+    if settings.warmup < 0:
+        raise ValueError(f"optimizer.warmup {settings.warmup}: must not be negative")
+    if settings.schedule == "rsqrt" and settings.warmup < 1:
+        raise ValueError("optimizer.warmup 0: schedule rsqrt falls from its warm-up, say 1 or more")
+    if settings.schedule == "cosine" and settings.decay_updates <= settings.warmup:
+        raise ValueError(
+            f"optimizer.decay_updates {settings.decay_updates}: schedule cosine needs an update "
+            f"later than warmup ({settings.warmup}) at which to end"
+        )
+    if not 0 <= settings.final_fraction <= 1:
+        raise ValueError(f"optimizer.final_fraction {settings.final_fraction}: must be in [0, 1]")

@@ -1,0 +1,99 @@
+"""The record of a run: log lines, ``metrics.tsv`` and TensorBoard curves, in the run's folder."""
+
+import csv
+import logging
+import resource
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from tfm.terminal import Stopwatch, duration
+from tfm.training.step import Metrics
+
+_log = logging.getLogger(__name__)
+_COLUMNS = ("update", "name", "value")
+
+
+class Record:
+    """Collects the metrics of updates and writes them down every now and then."""
+
+    def __init__(self, folder: Path, step: int, cells: int) -> None:
+        """Opens the record, forgetting what was written after ``step`` by a run that was killed.
+
+        Args:
+          folder: of the run.
+          step: the update to go on from.
+          cells: places for target tokens in a batch, for the density.
+        """
+        self._path = folder / "metrics.tsv"
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._cells = cells
+        self._metrics: list[Metrics] = []
+        self.training_time = Stopwatch()
+        kept = [row for row in _rows(self._path) if int(row[0]) <= step]
+        self._file = self._path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file, delimiter="\t", lineterminator="\n")
+        self._writer.writerows([_COLUMNS, *kept])
+
+    def add(self, metrics: Metrics) -> None:
+        """Takes the metrics of one update, on the host."""
+        self._metrics.append(metrics)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes named values of an update to the TSV and the curves."""
+        for name, value in values.items():
+            self._writer.writerow((step, name, f"{value:.6g}"))
+            self._board.add_scalar(name, value, step)
+        self._file.flush()
+
+    def log(self, step: int, epochs: float, elapsed: float, learning_rate: float) -> str:
+        """Sums up the updates since the last call; returns a few words for the progress bar."""
+        m = Metrics(*np.asarray(self._metrics, np.float64).T)
+        good = m.skipped == 0
+        weights = m.target_tokens * good
+        mean = lambda x: float(np.average(x[good], weights=weights[good])) if good.any() else np.nan  # noqa: E731
+        values = {
+            "train/loss": mean(m.loss),
+            "train/nll": mean(m.nll),
+            "train/accuracy": mean(m.correct),
+            "train/gradient_norm": mean(m.gradient_norm),
+            "train/learning_rate": learning_rate,
+            "train/tokens_per_second": float(m.target_tokens.sum()) / self.training_time.seconds,
+            "train/density": float(m.target_tokens.mean()) / self._cells,
+            "train/skipped": float(m.skipped.sum()),
+            "train/epochs": epochs,
+            "train/memory_mib": _memory() / 2**20,
+        }
+        self.write(step, values)
+        v = {name.split("/")[1]: value for name, value in values.items()}
+        _log.info(
+            f"update {step:,} | {epochs:.2f} epochs | {duration(elapsed)} | loss {v['loss']:.3f} | "
+            f"nll {v['nll']:.3f} | acc {v['accuracy']:.1%} | {v['tokens_per_second']:,.0f} tok/s | "
+            f"density {v['density']:.1%} | grad {v['gradient_norm']:.2f} | "
+            f"lr {learning_rate:.2e} | mem {v['memory_mib']:,.0f} MiB"
+            + (f" | {int(v['skipped'])} skipped" if v["skipped"] else "")
+        )
+        self._metrics, self.training_time = [], Stopwatch()
+        return f"loss {v['loss']:.3f}, {v['tokens_per_second']:,.0f} tok/s"
+
+    def close(self) -> None:
+        """Ends the files."""
+        self._file.close()
+        self._board.close()
+
+
+def _rows(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows: list[list[Any]] = list(csv.reader(file, delimiter="\t"))[1:]
+    return [row for row in rows if len(row) == len(_COLUMNS)]  # a killed run may leave half a line
+
+
+def _memory() -> float:
+    """Peak bytes in use on the first device, or by this process where devices do not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

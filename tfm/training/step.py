@@ -1,0 +1,157 @@
+"""One update: a pure function of the training state and a batch."""
+
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from tfm import config, params, transformer
+from tfm.params import Tree
+from tfm.training import loss
+
+Batch = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class State:
+    """All that an update changes; what else a run needs is its config and the data position.
+
+    Attributes:
+      step: updates made so far, skipped ones included.
+      params: float32 weights.
+      optimizer: optax's state.
+      average: exponential moving average of the weights, or None.
+      bad_steps: updates skipped in a row, up to now.
+    """
+
+    step: jax.Array
+    params: Tree
+    optimizer: Tree
+    average: Tree | None
+    bad_steps: jax.Array
+
+    @property
+    def weights(self) -> Tree:
+        """The weights to translate with: the average where there is one."""
+        return self.params if self.average is None else self.average
+
+
+class Metrics(NamedTuple):
+    """What one update tells the log; float32 scalars.
+
+    Attributes:
+      loss, nll, correct: means over target tokens (nats; the last a share).
+      target_tokens, source_tokens: real ones, eos included, padding apart.
+      gradient_norm: before clipping.
+      skipped: 1 if loss or gradient was not finite, so that nothing was changed.
+    """
+
+    loss: jax.Array
+    nll: jax.Array
+    correct: jax.Array
+    target_tokens: jax.Array
+    source_tokens: jax.Array
+    gradient_norm: jax.Array
+    skipped: jax.Array
+
+
+def init_state(c: config.Config, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first update; parameters follow from ``c.train.seed``."""
+    weights = params.init(jax.random.key(c.train.seed), transformer.declare(c.model))
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=weights,
+        optimizer=optimizer.init(weights),
+        average=jax.tree.map(jnp.copy, weights) if c.train.ema else None,
+        bad_steps=jnp.zeros((), jnp.int32),
+    )
+
+
+def token_loss(
+    weights: Tree, c: config.Config, batch: Batch, key: jax.Array | None, smoothing: float
+) -> loss.Loss:
+    """Sums of the cross-entropy over the batch's real target tokens; ``key`` is of dropout."""
+    hidden_BTD = transformer.forward(weights, c.model, batch, key=key)
+    return loss.cross_entropy(
+        hidden_BTD,
+        transformer.output_table(weights, c.model),
+        batch["target"],
+        (batch["target_segments"] != 0).astype(jnp.float32),
+        label_smoothing=smoothing,
+        chunk=c.train.loss_chunk,
+    )
+
+
+def update(
+    state: State, batch: Batch, c: config.Config, optimizer: optax.GradientTransformation
+) -> tuple[State, Metrics]:
+    """One optimizer update on the mean loss of a token.
+
+    Dropout's key follows from the seed and the step number, so a resumed run draws what an
+    uninterrupted one would. A loss or gradient that is not finite changes nothing but the count.
+    """
+    key = jax.random.fold_in(jax.random.key(c.train.seed + 1), state.step)
+    sums, gradients = _gradients(state.params, c, batch, key)
+    tokens = jnp.maximum(sums.tokens, 1.0)
+    gradients = jax.tree.map(lambda g: g / tokens, gradients)
+    norm = optax.global_norm(gradients)
+    good = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
+
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    weights = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+        # A fixed decay would hold on to the random start; this one averages the recent tenth.
+        decay = jnp.minimum(c.train.ema, (1.0 + state.step) / (10.0 + state.step))
+        average = optax.incremental_update(weights, average, 1.0 - decay)
+
+    def keep(new: Tree, old: Tree) -> Tree:
+        return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+
+    state = State(
+        step=state.step + 1,
+        params=keep(weights, state.params),
+        optimizer=keep(optimizer_state, state.optimizer),
+        average=keep(average, state.average),
+        bad_steps=jnp.where(good, 0, state.bad_steps + 1),
+    )
+    metrics = Metrics(
+        loss=sums.loss / tokens,
+        nll=sums.nll / tokens,
+        correct=sums.correct / tokens,
+        target_tokens=sums.tokens,
+        source_tokens=(batch["source_segments"] != 0).sum().astype(jnp.float32),
+        gradient_norm=norm,
+        skipped=1.0 - good,
+    )
+    return state, metrics
+
+
+def _gradients(
+    weights: Tree, c: config.Config, batch: Batch, key: jax.Array
+) -> tuple[loss.Loss, Tree]:
+    """Sums of the loss over the batch and their gradient, in ``accumulate`` micro-batches."""
+
+    def one(micro: Batch, key: jax.Array) -> tuple[loss.Loss, Tree]:
+        def objective(weights: Tree) -> tuple[jax.Array, loss.Loss]:
+            sums = token_loss(weights, c, micro, key, c.train.label_smoothing)
+            return sums.loss, sums
+
+        gradients, sums = jax.grad(objective, has_aux=True)(weights)
+        return sums, gradients
+
+    n = c.train.accumulate
+    if n == 1:
+        return one(batch, key)
+
+    def body(total: tuple, part: tuple) -> tuple[tuple, None]:
+        return jax.tree.map(jnp.add, total, one(*part)), None
+
+    # Micro-batch i takes rows i, i+n, ...: rows stay where they are when they are sharded.
+    micro = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+    keys = jax.random.split(key, n)
+    first = jax.tree.map(lambda x: x[0], micro)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first, keys[0]))
+    return jax.lax.scan(body, zeros, (micro, keys))[0]

@@ -1,0 +1,299 @@
+"""A trained model at work: raw text in, translations or probabilities out.
+
+Every sentence goes into the length bucket of its own, so what it is padded to does not depend on
+its neighbours, and the number of compiled shapes is bounded.
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tfm import config, embeddings, incremental, transformer
+from tfm.config import Decode
+from tfm.data import pieces
+from tfm.data.tokenizer import BOS, EOS, Tokenizer, normalise
+from tfm.data.tokenizer import load as load_tokenizer
+from tfm.decoding import beam
+from tfm.decoding.common import Hypotheses
+from tfm.params import Tree
+from tfm.training import checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One hypothesis: its text, natural-log probability, and length-normalised score."""
+
+    text: str
+    log_prob: float
+    score: float
+
+
+class Translator:
+    """A model with its tokenizers.
+
+    Attributes:
+      config: of the run it comes from.
+      params: the weights, a nested dict.
+      source, target: tokenizers.
+      compile_seconds: spent on compilation so far.
+    """
+
+    def __init__(
+        self, settings: config.Config, params: Tree, source: Tokenizer, target: Tokenizer
+    ) -> None:
+        self.config, self.params, self.source, self.target = settings, params, source, target
+        self.compile_seconds = 0.0
+        self._compiled: dict[tuple, Callable] = {}
+
+    def translate(self, texts: Sequence[str], **decode: Any) -> list[str]:
+        """The best translation of each text; an empty or blank text gives "".
+
+        Args:
+          texts: raw text, one sentence or line each. One too long for the model is translated in
+            pieces, with a warning.
+          decode: fields of ``config.Decode`` to override, such as ``beam_size``.
+        """
+        return [best[0].text for best in self.n_best(texts, 1, **decode)]
+
+    def n_best(self, texts: Sequence[str], n: int, **decode: Any) -> list[list[Translation]]:
+        """The ``n`` best translations of each text, best first; ``n`` is at most the beam size.
+
+        Fewer than ``n`` come back where search finished fewer. A text translated in pieces has its
+        k-th bests joined, their log-probabilities and scores added.
+        """
+        settings = dataclasses.replace(self.config.decode, **decode)
+        if not 1 <= n <= settings.beam_size:
+            raise ValueError(f"n-best {n}: must be from 1 to the beam size, {settings.beam_size}")
+        parts = [self._parts(i, text) for i, text in enumerate(texts)]
+        found = iter(self._search([part for text in parts for part in text], n, settings))
+        joiner = "" if self.config.data.target in ("zh", "ja") else " "
+        return [_join([next(found) for _ in text], joiner) for text in parts]
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """Natural-log probability of each target given its source, eos included.
+
+        Raises:
+          ValueError: the counts differ, or a text is longer than the model takes.
+        """
+        if len(sources) != len(targets):
+            raise ValueError(f"score: {len(sources)} sources but {len(targets)} targets")
+        data = self.config.data
+        source_ids, target_ids = (
+            self.source.encode_batch(sources),
+            self.target.encode_batch(targets),
+        )
+        for i, (s, t) in enumerate(zip(source_ids, target_ids, strict=True), 1):
+            if len(s) > data.source_length or len(t) > data.target_length:
+                raise ValueError(
+                    f"score: pair {i} has {len(s)} and {len(t)} pieces; the model takes "
+                    f"{data.source_length} and {data.target_length}"
+                )
+        sizes = [
+            (_bucket(len(s), data.source_length), _bucket(len(t), data.target_length))
+            for s, t in zip(source_ids, target_ids, strict=True)
+        ]
+        result = [0.0] * len(sources)
+        for (S, T), batch in _batches(sizes, self.config.decode.batch_size):
+            B = _rows(len(batch), self.config.decode.batch_size)
+            arrays = (
+                _pad([source_ids[i] for i in batch], B, S),
+                _pad([target_ids[i] for i in batch], B, T),
+            )
+            run = self._compile("score", _score, self.params, *arrays, c=self.config.model)
+            for i, value in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
+                result[i] = float(value)
+        return result
+
+    def with_params(self, params: Tree) -> "Translator":
+        """The same model with other weights, sharing what is compiled."""
+        other = Translator(self.config, params, self.source, self.target)
+        other._compiled = self._compiled
+        return other
+
+    def _parts(self, number: int, text: str) -> list[str]:
+        """The text in pieces the model can take; [] for a blank one."""
+        text, limit = normalise(text), self.config.data.source_length
+        if not text:
+            return []
+        parts = pieces.cut(text, lambda part: len(self.source.encode(part)) <= limit)
+        if len(parts) > 1:
+            _log.warning(
+                "text %d is longer than the %d pieces the model takes: translated in %d parts",
+                number + 1,
+                limit,
+                len(parts),
+            )
+        return parts
+
+    def _search(self, texts: Sequence[str], n: int, settings: Decode) -> list[list[Translation]]:
+        ids = [_crop(x, self.config.data.source_length) for x in self.source.encode_batch(texts)]
+        sizes = [_bucket(len(x), self.config.data.source_length) for x in ids]
+        result: list[list[Translation]] = [[]] * len(texts)
+        for S, batch in _batches(sizes, settings.batch_size):
+            source_BS = _pad([ids[i] for i in batch], _rows(len(batch), settings.batch_size), S)
+            run = self._compile(
+                "search", _search, self.params, source_BS, c=self.config.model, settings=settings
+            )
+            found = run(self.params, source_BS)
+            for i, hypotheses in zip(
+                batch, zip(*map(np.asarray, found), strict=True), strict=False
+            ):
+                result[i] = [
+                    Translation(self.target.decode(tokens[:length]), float(log_prob), float(score))
+                    for tokens, length, log_prob, score in zip(*hypotheses, strict=True)
+                    if length
+                ][:n]
+        return result
+
+    def _compile(self, name: str, f: Callable, *arrays: Any, **static: Any) -> Callable:
+        """``f`` compiled for these shapes, once; the time it takes is kept and logged."""
+        shapes = [x.shape for x in arrays[1:]]
+        key = (name, *shapes, *static.values())
+        if key not in self._compiled:
+            start = time.perf_counter()
+            lowered = jax.jit(functools.partial(f, **static)).lower(*arrays)
+            self._compiled[key] = lowered.compile()
+            seconds = time.perf_counter() - start
+            self.compile_seconds += seconds
+            _log.info(
+                "compiled %s for %s in %.1f s (shape %d)",
+                name,
+                " and ".join("x".join(map(str, shape)) for shape in shapes),
+                seconds,
+                len(self._compiled),
+            )
+        return self._compiled[key]
+
+
+def load(folder: str | Path) -> Translator:
+    """Opens the folder of a run: the best weights so far, else those of the newest checkpoint.
+
+    Raises:
+      FileNotFoundError: no run there, or nothing saved yet.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"model {folder}: no config.json there; is it a folder of a run?")
+    settings = config.from_json((folder / "config.json").read_text(encoding="utf-8"))
+    names = ("joint", "joint") if settings.tokenizer.joint else ("source", "target")
+    source, target = (load_tokenizer(folder / "tokenizers" / f"{n}.model") for n in names)
+    best = folder / "best"
+    if best.is_dir():
+        step, params, _ = checkpoint.load(best)
+    else:
+        step, state, _ = checkpoint.load(folder / "checkpoints")
+        params = state["average"] or state["params"]
+    _log.info("model %s: weights of update %d", folder, step)
+    return Translator(settings, jax.tree.map(jnp.asarray, params), source, target)
+
+
+def _search(
+    params: Tree, source_BS: jax.Array, c: transformer.Config, settings: Decode
+) -> Hypotheses:
+    """Source ids [B,S], 0 at padding → hypotheses."""
+    S = source_BS.shape[1]
+    max_length = math.ceil(settings.max_length_factor * S + settings.max_length_offset)
+    lengths_B = (source_BS != 0).sum(axis=1)
+    limits_B = settings.max_length_factor * lengths_B + settings.max_length_offset
+    limits_B = jnp.where(lengths_B > 0, jnp.clip(limits_B, 1, max_length), 1).astype(jnp.int32)
+
+    valid_BS = (source_BS != 0).astype(jnp.int32)
+    places_BS = jnp.broadcast_to(jnp.arange(S), source_BS.shape)
+    memory_BSD = transformer.encode(params, c, source_BS, valid_BS, places_BS)
+    weights = incremental.for_decoding(params, c)
+    cache = incremental.init_cache(
+        weights, c, memory_BSD, valid_BS, hypotheses=settings.beam_size, max_length=max_length
+    )
+    return beam.search(
+        lambda tokens, parents, cache: incremental.decode_step(weights, c, cache, tokens, parents),
+        cache,
+        limits_B,
+        beam_size=settings.beam_size,
+        max_length=max_length,
+        bos=BOS,
+        eos=EOS,
+        length_norm=settings.length_norm,
+        length_penalty=settings.length_penalty,
+    )
+
+
+def _score(
+    params: Tree, source_BS: jax.Array, target_BT: jax.Array, c: transformer.Config
+) -> jax.Array:
+    """Log-probabilities [B] of the targets, ids ending with eos and padded with 0."""
+    batch = {"source": source_BS, "target_input": target_BT}
+    batch["target_input"] = jnp.pad(target_BT, ((0, 0), (1, 0)), constant_values=BOS)[:, :-1]
+    for side, ids in (("source", source_BS), ("target", target_BT)):
+        batch[f"{side}_segments"] = (ids != 0).astype(jnp.int32)
+        batch[f"{side}_positions"] = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    hidden_BTD = transformer.forward(params, c, batch)
+    table_VD = transformer.output_table(params, c)
+
+    def sentence(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+        hidden_TD, target_T = row
+        log_probs_TV = jax.nn.log_softmax(embeddings.logits(hidden_TD, table_VD))
+        gained_T = jnp.take_along_axis(log_probs_TV, target_T[:, None], axis=1)[:, 0]
+        return jnp.where(target_T != 0, gained_T, 0.0).sum()
+
+    return jax.lax.map(sentence, (hidden_BTD, target_BT))  # one sentence's logits at a time
+
+
+def _bucket(length: int, limit: int) -> int:
+    """The padded length of a sentence: 8, 16, 32, ... up to the model's limit."""
+    return min(limit, max(8, 1 << (length - 1).bit_length()))
+
+
+def _rows(count: int, batch_size: int) -> int:
+    """The padded number of sentences: 1, 4, 16, ... or a whole batch."""
+    return min(batch_size, 4 ** math.ceil(math.log(count, 4))) if count > 1 else 1
+
+
+def _batches(sizes: Sequence[Any], batch_size: int) -> list[tuple[Any, list[int]]]:
+    """Indices of equal size, at most ``batch_size`` together: [(size, indices), ...]."""
+    order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
+    batches: list[tuple[Any, list[int]]] = []
+    for i in order:
+        if not batches or batches[-1][0] != sizes[i] or len(batches[-1][1]) == batch_size:
+            batches.append((sizes[i], []))
+        batches[-1][1].append(i)
+    return batches
+
+
+def _pad(rows: Sequence[Sequence[int]], count: int, length: int) -> np.ndarray:
+    padded = np.zeros((count, length), np.int32)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return padded
+
+
+def _crop(ids: list[int], limit: int) -> list[int]:
+    """A single character may take more pieces than fit; its end is all that can go."""
+    return ids if len(ids) <= limit else [*ids[: limit - 1], EOS]
+
+
+def _join(parts: list[list[Translation]], joiner: str) -> list[Translation]:
+    """The k-th best of a text from the k-th bests of its parts."""
+    if not parts:
+        return [Translation("", 0.0, 0.0)]
+    if len(parts) == 1:
+        return parts[0]
+    return [
+        Translation(
+            joiner.join(part.text for part in parts_k),
+            sum(part.log_prob for part in parts_k),
+            sum(part.score for part in parts_k),
+        )
+        for parts_k in zip(*parts, strict=False)
+    ]
