@@ -113,8 +113,8 @@ def data_file(step_folder):
     return max((step_folder / "state").rglob("d/*"), key=lambda f: f.stat().st_size)
 
 
-def record_file(step_folder):
-    return step_folder / "record" / "metadata"
+def manifest_file(step_folder):
+    return step_folder / "manifest" / "metadata"
 
 
 def flip_in_the_middle(file):
@@ -134,7 +134,7 @@ def empty(file):
 DAMAGES = (truncate, empty, flip_in_the_middle, os.unlink)
 
 
-@pytest.mark.parametrize("choose", [data_file, record_file])
+@pytest.mark.parametrize("choose", [data_file, manifest_file])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_newest_one_is_reported_in_one_line_and_the_one_before_used(
     copy, choose, damage, caplog, capfd
@@ -177,7 +177,7 @@ def test_a_bit_that_flips_where_nothing_else_looks_is_found(tmp_path, caplog):
 
 def test_no_readable_checkpoint_is_an_error_and_no_new_start(copy):
     empty(data_file(copy / "10"))
-    empty(record_file(copy / "20"))
+    empty(manifest_file(copy / "20"))
     with (
         Checkpoints(copy) as checkpoints,
         pytest.raises(ValueError, match=r"none can be read \(20: .*; 10: .*\); move the folder"),
@@ -252,7 +252,7 @@ def test_load_says_what_is_missing_or_damaged(tmp_path, caplog):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, {"w": jnp.arange(step)}, {})
-    truncate(record_file(tmp_path / "2"))
+    truncate(manifest_file(tmp_path / "2"))
     assert checkpoint.load(tmp_path)[0] == 1
     assert "2 is damaged" in caplog.text
     assert (tmp_path / "2").exists()  # reading changes nothing
@@ -318,7 +318,7 @@ SAVE_FOR_EVER = """
     """
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path, kills):
     moments = random.Random(kills)
     reached = 0

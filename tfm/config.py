@@ -243,3 +243,26 @@ def differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
         elif x != y:
             found.append((name, x, y))
     return found
+
+
+def reverse(config: Config) -> Config:
+    """The same experiment with source and target swapped: languages, files, columns, lengths.
+
+    A corpus that goes by one name (``tfds:``, ``phrasebook:``) is turned by the languages alone.
+    """
+    d = config.data
+    data = dataclasses.replace(
+        d,
+        source=d.target,
+        target=d.source,
+        train=d.train[::-1],
+        dev=d.dev[::-1],
+        test=d.test[::-1],
+        tsv_columns=d.tsv_columns[::-1],
+        source_length=d.target_length,
+        target_length=d.source_length,
+    )
+    t = config.tokenizer
+    sizes = (t.source_size, t.source_size) if t.joint else (t.target_size, t.source_size)
+    tokenizer = dataclasses.replace(t, source_size=sizes[0], target_size=sizes[1])
+    return dataclasses.replace(config, data=data, tokenizer=tokenizer)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import io
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tfm import config
-from tfm.data import text
+from tfm.data import phrasebook, text
 
 _FORMAT = "1"  # Part of the cache key: raise it when conversion changes.
 
@@ -141,13 +142,9 @@ class _Phrasebook:
     first_dropped: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
-        from tfm.data import phrasebook
-
         return phrasebook.size(self.split)
 
     def __getitem__(self, index: int) -> tuple[str, str]:
-        from tfm.data import phrasebook
-
         if not 0 <= index < len(self):
             raise IndexError(f"pair {index} of {len(self)}")
         chinese, english = phrasebook.pair(self.split, int(index))
@@ -158,8 +155,6 @@ class _Phrasebook:
 
 
 def _open_phrasebook(split: str, data: config.Data) -> Pairs:
-    from tfm.data import phrasebook
-
     if split not in ("train", "dev", "test"):
         raise ValueError(f"phrasebook:{split}: the splits are train, dev and test")
     if {data.source, data.target} != {"zh", "en"}:
@@ -181,7 +176,7 @@ def _open_tfds(name: str, split: str, data: config.Data) -> Pairs:
     for language in (data.source, data.target):
         if language not in languages:
             raise ValueError(f"tfds:{name}: has no {language!r}; its features are {languages}")
-    if not builder.is_prepared():
+    if not builder.data_path.exists():
         _download(builder, name)
     if split.partition("[")[0] not in builder.info.splits:
         known = ", ".join(builder.info.splits)
@@ -209,8 +204,9 @@ def _prepare(builder: Any) -> None:
     """Runs ``download_and_prepare``; progress on stderr, and only on a terminal."""
     import tensorflow_datasets as tfds
 
-    tfds.display_progress_bar(sys.stderr.isatty())
-    with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else None):
+    shown = sys.stderr.isatty()
+    tfds.display_progress_bar(shown)
+    with contextlib.redirect_stdout(sys.stderr if shown else io.StringIO()):
         builder.download_and_prepare()
 
 
@@ -222,17 +218,18 @@ def _open_text(paths: tuple[Path, ...], data: config.Data) -> Pairs:
     columns = data.tsv_columns if len(paths) == 1 else None
     content = hashlib.sha256(f"{_FORMAT} {columns}".encode())
     for path in paths:
+        content.update(b"gzip" if path.suffix == ".gz" else b"plain")
         with path.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
     fingerprint = f"text:{content.hexdigest()}"
     builder = _text_builder(paths, columns, cache_dir(data) / "corpora" / content.hexdigest()[:24])
-    if not builder.is_prepared():
+    if not builder.data_path.exists():
         text.check(paths, columns)
         try:
             _prepare(builder)
         except OSError:
             # Another process may have finished the same corpus first; then there is no error.
-            if not _text_builder(paths, columns, builder.data_path.parent.parent).is_prepared():
+            if not builder.data_path.exists():
                 raise
     import tensorflow_datasets as tfds
 

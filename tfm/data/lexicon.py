@@ -6,11 +6,11 @@ in ``NUMERALS``. Each table keeps to things that go together: one eats food, swi
 wears a coat. Frames are in ``phrasebook.py``.
 
 Forms that several tables share:
-  nouns    ``one`` 一本书 / a book, ``this``, ``that``, ``these``, ``those``, ``plural``; Chinese has
-           ``m``, the measure word.
+  nouns    ``noun``, ``one`` 一本书 / *a book*, ``this``, ``that``, ``these``, ``those``; Chinese:
+           ``m``, the measure word; English: ``plural``.
   verbs    English: the base form, ``s``, ``past``, ``ing``, ``done``.
-  people   ``his`` 他的 / his, ``him``; English: ``be``, ``was``, ``have``, ``do``, and ``agree``, the
-           name of the present-tense form of a verb that follows.
+  people   ``his`` 他的 / *his*; English: ``him``, ``mine``, ``be``, ``was``, ``have``, ``do``, and
+           ``agree``, the name of the present-tense form of a verb that follows.
 """
 
 from typing import NamedTuple
@@ -27,33 +27,32 @@ class Word(NamedTuple):
 
 Table = tuple[Word, ...]
 
+
+def _rows(text: str) -> list[list[str]]:
+    """Entries are parted by ``;`` or line ends, fields by blanks; ``_`` is a blank in a field."""
+    entries = text.replace("\n", ";").split(";")
+    return [[f.replace("_", " ") for f in entry.split()] for entry in entries if entry.strip()]
+
+
 # --- English inflection ---------------------------------------------------------------------------
 
 _PLURALS = dict(
-    pair.split("/")
-    for pair in (
-        "fish/fish sheep/sheep mouse/mice goose/geese knife/knives scarf/scarves wolf/wolves "
-        "bookshelf/bookshelves potato/potatoes tomato/tomatoes person/people child/children"
-    ).split()
+    _rows("""
+    fish fish; sheep sheep; mouse mice; goose geese; knife knives; scarf scarves; wolf wolves
+    bookshelf bookshelves; potato potatoes; tomato tomatoes; person people; child children""")
 )
-_VERBS = {  # base: past, past participle
+_PAST = {  # base form: past, past participle
     base: (past, done)
-    for base, past, done in (
-        line.split("/")
-        for line in (
-            "be/was/been begin/began/begun break/broke/broken bring/brought/brought "
-            "buy/bought/bought do/did/done draw/drew/drawn drink/drank/drunk drive/drove/driven eat/ate/eaten "
-            "find/found/found fly/flew/flown forget/forgot/forgotten get/got/gotten "
-            "give/gave/given go/went/gone have/had/had hide/hid/hidden know/knew/known "
-            "leave/left/left lend/lent/lent lose/lost/lost make/made/made meet/met/met pay/paid/paid "
-            "put/put/put read/read/read ride/rode/ridden run/ran/run see/saw/seen sell/sold/sold "
-            "sing/sang/sung sleep/slept/slept speak/spoke/spoken spend/spent/spent "
-            "swim/swam/swum take/took/taken teach/taught/taught tear/tore/torn withdraw/withdrew/withdrawn "
-            "throw/threw/thrown wear/wore/worn write/wrote/written"
-        ).split()
-    )
+    for base, past, done in _rows("""
+    break broke broken; buy bought bought; do did done; draw drew drawn; drink drank drunk
+    drive drove driven; eat ate eaten; find found found; fly flew flown; get got gotten
+    go went gone; have had had; hide hid hidden; know knew known; lose lost lost
+    make made made; meet met met; read read read; ride rode ridden; run ran run; see saw seen
+    sell sold sold; sing sang sung; sleep slept slept; speak spoke spoken; swim swam swum
+    take took taken; teach taught taught; throw threw thrown; withdraw withdrew withdrawn
+    write wrote written; fight fought fought""")
 }
-_DOUBLING = {"chat", "put", "run", "swim", "big", "fat", "hot", "thin", "sad"}
+_DOUBLING = {"chat", "run", "swim", "big", "fat", "hot", "thin", "sad"}
 
 
 def plural(noun: str) -> str:
@@ -72,12 +71,12 @@ def plural(noun: str) -> str:
 
 
 def article(noun: str) -> str:
-    """The noun with *a* or *an*, by its first letter: no noun here starts otherwise than it is spelt."""
+    """The noun with *a* or *an*, by its first letter: every noun here sounds as it is spelt."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
 def conjugate(phrase: str) -> dict[str, str]:
-    """Forms of an English verb phrase; its first word is the verb: *take a walk* → *took a walk*."""
+    """Forms of an English verb phrase; its first word is the verb: *took a walk*."""
     verb, space, rest = phrase.partition(" ")
     stem = verb + verb[-1] if verb in _DOUBLING else verb.removesuffix("e")
     soft_y = verb.endswith("y") and verb[-2] not in "aeiou"
@@ -86,20 +85,14 @@ def conjugate(phrase: str) -> dict[str, str]:
     else:
         third = verb[:-1] + "ies" if soft_y else verb + "s"
     past = verb[:-1] + "ied" if soft_y else stem + "ed"
-    past, done = _VERBS.get(verb, (past, past))
+    past, done = _PAST.get(verb, (past, past))
     third = "has" if verb == "have" else third
-    ing = verb + "ing" if verb.endswith("ee") or verb == "be" else stem + "ing"
+    ing = verb + "ing" if verb.endswith("ee") else stem + "ing"
     forms = {"": verb, "s": third, "past": past, "ing": ing, "done": done}
     return {name: form + space + rest for name, form in forms.items()}
 
 
 # --- Readers of the tables below ------------------------------------------------------------------
-
-
-def _rows(text: str) -> list[list[str]]:
-    """Entries are parted by ``;`` or line ends, fields by blanks; ``_`` is a blank in a field."""
-    entries = text.replace("\n", ";").split(";")
-    return [[f.replace("_", " ") for f in entry.split()] for entry in entries if entry.strip()]
 
 
 def _plain(text: str) -> Table:
@@ -242,7 +235,8 @@ JOBS = _nouns("""
     位 医生 doctor; 位 老师 teacher; 位 警察 police_officer; 位 司机 driver; 位 厨师 cook
     位 护士 nurse; 位 记者 journalist; 位 工程师 engineer; 位 律师 lawyer; 位 科学家 scientist
     位 歌手 singer; 位 演员 actor; 位 作家 writer; 位 画家 painter; 位 农民 farmer
-    位 经理 manager; 位 秘书 secretary; 位 飞行员 pilot; 位 翻译 translator; 位 程序员 programmer""")
+    位 经理 manager; 位 秘书 secretary; 位 飞行员 pilot; 位 翻译 translator
+    位 程序员 programmer""")
 CROWDS = _nouns("""
     个 学生 student; 个 孩子 child; 个 人 person; 个 游客 tourist; 个 外国人 foreigner
     个 男孩 boy; 个 女孩 girl""")
@@ -251,7 +245,7 @@ GOODS = READING + FRUIT + CLOTHES + MACHINES + FURNITURE + VEHICLES + SMALL_THIN
 CARRIED = READING + PAPERS + POCKET + HANDY
 SPOTS = _plain("""
     桌子上 on_the_table; 床上 on_the_bed; 椅子上 on_the_chair; 沙发上 on_the_sofa
-    书架上 on_the_bookshelf; 地上 on_the_floor; 箱子里 in_the_suitcase; 书包里 in_the_backpack
+    书架上 on_the_bookshelf; 地上 on_the_floor; 箱子里 in_the_suitcase; 袋子里 in_the_bag
     盒子里 in_the_box; 抽屉里 in_the_drawer; 汽车里 in_the_car; 门口 at_the_door
     窗户旁边 by_the_window; 床下面 under_the_bed; 桌子下面 under_the_table""")
 LIKES = _plain("""
@@ -267,7 +261,8 @@ LANGUAGES = _plain("""
     中文 Chinese; 英语 English; 日语 Japanese; 法语 French; 德语 German; 西班牙语 Spanish
     俄语 Russian; 韩语 Korean; 意大利语 Italian; 阿拉伯语 Arabic""")
 COLORS = _plain("""
-    红 red; 白 white; 黑 black; 蓝 blue; 绿 green; 黄 yellow; 灰 gray; 紫 purple; 粉 pink; 棕 brown""")
+    红 red; 白 white; 黑 black; 蓝 blue; 绿 green; 黄 yellow; 灰 gray; 紫 purple; 粉 pink
+    棕 brown""")
 KINDS = _plain("""
     颜色 color; 水果 fruit; 运动 sport; 动物 animal; 歌 song; 电影 movie; 季节 season
     书 book; 菜 dish; 花 flower""")
@@ -391,7 +386,7 @@ ACTS = _acts(  # what one does on purpose
     ("借", "borrow", READING + VEHICLES),
     ("卖", "sell", MACHINES + VEHICLES + FURNITURE),
     ("修", "repair", MACHINES + VEHICLES + SEATS),
-    ("洗", "wash", CLOTHES + TABLEWARE + FRUIT),
+    ("洗", "wash", CLOTHES + TABLEWARE),
 )
 SNACKS = _acts(("吃", "eat", FRUIT + DISHES), ("喝", "drink", DRINKS))
 EVENTS = _acts(  # what happens to one
@@ -419,21 +414,25 @@ CHANGES = _acts(  # what 把 and 被 say
 )
 _DEEDS_AT = """
 图书馆 library at: 看书 read_books; 学习 study; 做作业 do_homework; 查资料 look_up_information
-公园 park in: 散步 take_a_walk; 跑步 run; 拍照 take_photos; 聊天 chat; 下棋 play_chess; 放风筝 fly_a_kite
+公园 park in: 散步 take_a_walk; 跑步 run; 拍照 take_photos; 聊天 chat; 下棋 play_chess
+公园 park in: 放风筝 fly_a_kite
 厨房 kitchen in: 做饭 cook; 洗碗 wash_the_dishes; 喝水 drink_water
 家 home _: 看电视 watch_TV; 睡觉 sleep; 休息 rest; 听音乐 listen_to_music; 洗衣服 do_the_laundry
 家 home _: 打扫房间 clean_the_room; 上网 surf_the_internet; 玩游戏 play_games; 弹钢琴 play_the_piano
 办公室 office in: 工作 work; 开会 have_a_meeting; 写报告 write_reports; 喝咖啡 drink_coffee
-教室 classroom in: 上课 have_class; 做作业 do_homework; 看书 read_books; 考试 take_an_exam; 画画 paint
+教室 classroom in: 上课 have_class; 做作业 do_homework; 看书 read_books; 考试 take_an_exam
+教室 classroom in: 画画 paint
 饭馆 restaurant at: 吃午饭 eat_lunch; 吃晚饭 eat_dinner; 喝啤酒 drink_beer; 见朋友 meet_friends
 咖啡馆 coffee_shop at: 喝咖啡 drink_coffee; 聊天 chat; 看书 read_books; 写小说 write_novels
 超市 supermarket at: 买菜 buy_groceries; 买水果 buy_fruit; 买牛奶 buy_milk
 商场 mall at: 买衣服 buy_clothes; 买鞋 buy_shoes; 吃晚饭 eat_dinner
-体育馆 gym at: 打篮球 play_basketball; 打羽毛球 play_badminton; 打乒乓球 play_table_tennis; 锻炼身体 exercise
+体育馆 gym at: 打篮球 play_basketball; 打羽毛球 play_badminton; 打乒乓球 play_table_tennis
+体育馆 gym at: 锻炼身体 exercise
 游泳池 swimming_pool at: 游泳 swim; 休息 rest
 海边 beach at: 游泳 swim; 晒太阳 sunbathe; 散步 take_a_walk; 钓鱼 fish; 拍照 take_photos
 宿舍 dorm in: 睡觉 sleep; 学习 study; 玩游戏 play_games; 听音乐 listen_to_music
-花园 garden in: 种花 plant_flowers; 浇花 water_the_flowers; 喝茶 drink_tea; 看报纸 read_the_newspaper
+花园 garden in: 种花 plant_flowers; 浇花 water_the_flowers; 喝茶 drink_tea
+花园 garden in: 看报纸 read_the_newspaper
 医院 hospital at: 看病 see_a_doctor; 工作 work
 机场 airport at: 等飞机 wait_for_the_plane; 接客人 pick_up_guests
 火车站 train_station at: 等火车 wait_for_the_train; 买票 buy_tickets
@@ -491,7 +490,8 @@ SKILLS = _deeds("""
     弹钢琴 play_the_piano; 弹吉他 play_the_guitar; 拉小提琴 play_the_violin; 修电脑 repair_computers
     写诗 write_poems; 拍照 take_photos; 钓鱼 fish; 包饺子 make_dumplings""")
 ROUTINE = _deeds("""
-    起床 get_up; 睡觉 go_to_bed; 上班 go_to_work; 下班 get_off_work; 跑步 run; 散步 take_a_walk; 喝咖啡 drink_coffee; 看新闻 watch_the_news
+    起床 get_up; 睡觉 go_to_bed; 上班 go_to_work; 下班 get_off_work; 跑步 run; 散步 take_a_walk
+    喝咖啡 drink_coffee; 看新闻 watch_the_news
     洗澡 take_a_shower; 开会 have_a_meeting; 遛狗 walk_the_dog; 写日记 write_in_a_diary""")
 CHORES = _deeds("""
     做饭 cook; 洗碗 wash_the_dishes; 洗衣服 do_the_laundry; 打扫房间 clean_the_room
@@ -503,7 +503,8 @@ PASTIMES = _deeds("""
 BANNED = _deeds("""
     抽烟 smoke; 大声说话 talk_loudly; 大声唱歌 sing_loudly; 拍照 take_photos; 录像 record_videos
     喝酒 drink_alcohol; 打架 fight; 乱扔垃圾 litter""")
-OBJECTLESS = _deeds("买 buy; 吃 eat; 喝 drink; 写 write; 画 draw; 卖 sell; 修 repair; 学 learn; 教 teach")
+OBJECTLESS = _deeds("""
+    买 buy; 吃 eat; 喝 drink; 写 write; 画 draw; 卖 sell; 修 repair; 学 learn; 教 teach""")
 SKY = _deeds("下雨 rain; 下雪 snow; 下大雨 rain_heavily; 下大雪 snow_heavily; 下冰雹 hail")
 MODALS = tuple(
     Word({"": zh}, {"": en, "s": third})
@@ -522,7 +523,8 @@ MODALS = tuple(
 # --- Places of the world --------------------------------------------------------------------------
 
 CITIES = _plain("""
-    北京 Beijing; 上海 Shanghai; 广州 Guangzhou; 深圳 Shenzhen; 成都 Chengdu; 西安 Xi'an; 南京 Nanjing
+    北京 Beijing; 上海 Shanghai; 广州 Guangzhou; 深圳 Shenzhen; 成都 Chengdu; 西安 Xi'an
+    南京 Nanjing
     杭州 Hangzhou; 香港 Hong_Kong; 东京 Tokyo; 首尔 Seoul; 巴黎 Paris; 伦敦 London; 纽约 New_York
     罗马 Rome; 柏林 Berlin; 莫斯科 Moscow; 悉尼 Sydney; 曼谷 Bangkok; 开罗 Cairo""")
 COUNTRIES = _plain("""
@@ -547,7 +549,8 @@ HOLDINGS = tuple(
     )
 )
 TRANSPORT = _plain("""
-    坐公共汽车 by_bus; 坐地铁 by_subway; 坐出租车 by_taxi; 骑自行车 by_bicycle; 开车 by_car; 走路 on_foot""")
+    坐公共汽车 by_bus; 坐地铁 by_subway; 坐出租车 by_taxi; 骑自行车 by_bicycle; 开车 by_car
+    走路 on_foot""")
 CARRIERS = _plain("火车 train; 飞机 plane; 大巴 bus")
 
 # --- Times ----------------------------------------------------------------------------------------
@@ -570,12 +573,14 @@ DAILY = _plain("每天 every_day; 每个周末 every_weekend") + _weekdays("每�
 HABIT = DAILY + _plain("每天早上 every_morning; 每天晚上 every_evening")
 OFTEN = _plain("常常 often; 总是 always; 有时候 sometimes; 很少 rarely; 从来不 never; 一般 usually")
 JUST_NOW = _plain("昨天 yesterday; 昨天晚上 last_night; 今天早上 this_morning; 刚才 just_now")
-NEXT_MEAL = _plain("明天 tomorrow; 今天晚上 tonight; 明天早上 tomorrow_morning; 等一会儿 in_a_while")
-SOON = _plain("现在 now; 马上 right_away; 今天晚上 tonight; 明天 tomorrow; 明天早上 tomorrow_morning")
+NEXT_MEAL = _plain("""
+    明天 tomorrow; 今天晚上 tonight; 明天早上 tomorrow_morning; 等一会儿 in_a_while""")
+SOON = _plain("""
+    现在 now; 马上 right_away; 今天晚上 tonight; 明天 tomorrow; 明天早上 tomorrow_morning""")
 MEALS = _plain("吃完早饭 breakfast; 吃完午饭 lunch; 吃完晚饭 dinner; 下班 work; 下课 class")
 OCCASIONS = _plain("""
     会议 meeting; 考试 exam; 比赛 game; 音乐会 concert; 展览 exhibition; 电影节 film_festival
-    暑假 summer_vacation; 寒假 winter_vacation; 夏令营 summer_camp; 工程 project""")
+    音乐节 music_festival; 展销会 trade_fair; 培训 training_course; 工程 project""")
 MONTHS = _plain("""
     一月 January; 二月 February; 三月 March; 四月 April; 五月 May; 六月 June; 七月 July
     八月 August; 九月 September; 十月 October; 十一月 November; 十二月 December""")
@@ -648,13 +653,15 @@ NUMERALS: dict[str, Table] = {
 
 # --- The tables by the name a frame calls them ----------------------------------------------------
 
-CHEAP = READING + FRUIT + CLOTHES + TABLEWARE + POCKET + HANDY
+CHEAP = READING + CLOTHES + TABLEWARE + POCKET + HANDY
 DEAR = MACHINES + FURNITURE + VEHICLES[1:2]
 ESTATE = _nouns("""
-    套 房子 house; 套 公寓 apartment; 座 别墅 villa; 艘 游艇 yacht; 幅 画 painting; 家 饭馆 restaurant
+    套 房子 house; 套 公寓 apartment; 座 别墅 villa; 艘 游艇 yacht; 幅 画 painting
+    家 饭馆 restaurant
     家 商店 store; 个 农场 farm; 架 直升机 helicopter; 颗 钻石 diamond""")
 GIFTS = CLOTHES + POCKET + HANDY + READING
-TOPS = _nouns("件 衬衫 shirt; 件 毛衣 sweater; 件 大衣 coat; 件 夹克 jacket; 件 T恤 T-shirt; 件 西装 suit")
+TOPS = _nouns("""
+    件 衬衫 shirt; 件 毛衣 sweater; 件 大衣 coat; 件 夹克 jacket; 件 T恤 T-shirt; 件 西装 suit""")
 TINTED = tuple(
     _noun(noun.zh["m"], f"{color.zh['']}色的{noun.zh['']}", f"{color.en['']} {noun.en['']}")
     for noun in CLOTHES + POCKET + VEHICLES + TABLEWARE + SEATS
@@ -662,23 +669,18 @@ TINTED = tuple(
     if " of " not in noun.en[""]
 )
 BELONGINGS = _plain("""
-    手机 phone; 钱包 wallet; 书包 backpack; 雨伞 umbrella; 帽子 hat; 手表 watch; 护照 passport
+    手机 phone; 钱包 wallet; 雨伞 umbrella; 帽子 hat; 手表 watch; 护照 passport
     电脑 computer; 相机 camera; 钢笔 pen; 词典 dictionary; 吉他 guitar""")
 BUILDINGS = tuple(place for place in PLACES if place.en[""] != "home")
-ROOMS = tuple(
-    place
-    for place in BUILDINGS
-    if place.zh[""] not in ("海边", "广场", "操场", "厨房", "游泳池", "花园", "宿舍", "办公室")
-)
+_OPEN_AIR = ("海边", "广场", "操场", "游泳池", "花园")
+_PRIVATE = ("厨房", "宿舍", "办公室")
+_LEISURE = ("公园", "图书馆", "饭馆", "咖啡馆", "商场", "体育馆", "海边", "书店", "广场", "操场")
+ROOMS = tuple(place for place in BUILDINGS if place.zh[""] not in _OPEN_AIR + _PRIVATE)
 WALKS = tuple(join(a, b, "other", "other") for a in BUILDINGS for b in BUILDINGS if a is not b)
-OUTINGS = tuple(
-    scene
-    for scene in SCENES
-    if scene.zh["to"].startswith(
-        tuple("去" + place for place in "公园 图书馆 饭馆 咖啡馆 商场 体育馆 海边 书店 广场 操场".split())
-    )
-)
-FLAWS = tuple(look for look in LOOKS if look.zh["adj"] in "贵 旧 重 脏 慢 难 无聊".split())
+_GO_OUT = [place.zh["to"] for place in PLACES if place.zh[""] in _LEISURE]
+OUTINGS = tuple(scene for scene in SCENES if scene.zh["to"].startswith(tuple(_GO_OUT)))
+_FLAWED = ("贵", "旧", "重", "脏", "慢", "难", "无聊")
+FLAWS = tuple(look for look in LOOKS if look.zh["adj"] in _FLAWED)
 _HARM = ("break", "damage", "lose", "burn", "hide")
 HELPFUL = tuple(change for change in CHANGES if change.en[""] not in _HARM)
 UNWANTED = tuple(change for change in CHANGES if change.en[""] not in ("repair", "wash"))

@@ -1,18 +1,19 @@
 """Numbers in Chinese and in English words.
 
 Chinese counts in steps of ten thousand (万 10^4, 亿 10^8), English in steps of a thousand
-(thousand, million, billion): 三十五万 is *three hundred fifty thousand*. A translator has to regroup
-the digits, which is why the phrasebook is full of numbers.
+(thousand, million, billion): 三十五万 is *three hundred fifty thousand*. A translator has to
+regroup the digits, which is why the phrasebook is full of numbers.
 """
 
 LIMIT = 10**12  # both functions know the numbers below this one
 
 _DIGITS = "零一二三四五六七八九"
 _SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
+    *("eighteen", "nineteen"),
+)
+_TENS = ("", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ORDINALS = {
     "one": "first",
     "two": "second",
@@ -88,7 +89,13 @@ def en_number(n: int) -> str:
 
 
 def en_ordinal(n: int) -> str:
-    """English ordinal of 1 <= n < 100: 3 → third, 21 → twenty-first."""
+    """English ordinal of 0 < n < 100: 3 → third, 21 → twenty-first.
+
+    Raises:
+      ValueError: n is out of range.
+    """
+    if not 0 < n < 100:
+        raise ValueError(f"ordinal {n}: must be 1 to 99")
     head, hyphen, last = en_number(n).rpartition("-")
     if last.endswith("y"):
         return last[:-1] + "ieth"

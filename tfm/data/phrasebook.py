@@ -12,27 +12,29 @@ The template language:
 A name that is no table is an English word, inflected all the same: ``{few*year}``, ``{like@who}``.
 
 The corpora are random access: ``pair(split, index)`` depends on nothing else. Dev and test hold
-out combinations. In each frame the fillers of the two largest slots, the frame's *key*, are numbered
-i and k; one residue of (7i + 3k + frame number) mod 20 goes to dev, one to test, the rest to train.
-So a word meets, in any frame, nine tenths of its partners in train, and the others only in dev
-and test.
+out combinations. In each frame the fillers of the two largest slots, the frame's *key*, are
+numbered i and k; one residue of (7i + 3k + frame number) mod 20 goes to dev, one to test, the rest
+to train. So in any frame a word meets nine tenths of its partners in train, and the others only
+in dev and test. In the few frames with a single slot, k is 0: there the words themselves are held
+out from this frame, and seen in others.
 """
 
 import functools
 import itertools
 import math
-import operator
 import re
 from bisect import bisect
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from tfm.data.lexicon import NUMERALS, TABLES, Table, Word, conjugate, plural
 
 SPLITS = ("train", "dev", "test")
 _SIZES = {"train": 200_000, "dev": 1_000, "test": 2_000}
-_RESIDUES = {"train": range(2, 20), "dev": range(0, 1), "test": range(1, 2)}
 _MODULUS = 20
+_RESIDUES = {"train": range(2, _MODULUS), "dev": range(1), "test": range(1, 2)}
 
 _FRAMES = """
 # 了, 没, 过, 正在, 会, 打算: time before the verb in Chinese, mostly at the end in English
@@ -371,7 +373,7 @@ class Frame(NamedTuple):
     Attributes:
       name: unique.
       number: its place in the list of frames.
-      slots: table names; the first two (or the only one) are the key.
+      slots: table names, the largest table first; the first two (or the only one) are the key.
       tables: their tables.
       zh, en: template parts.
     """
@@ -469,17 +471,17 @@ def count() -> int:
     )
 
 
+def _key_sizes(frame: Frame) -> tuple[int, int]:
+    sizes = [len(table) for table in frame.tables[:2]]
+    return (*sizes, 1)[:2]
+
+
 @functools.cache
-def _keys(number: int, split: str) -> tuple[Fillers, ...]:
-    """The keys of a frame that belong to a split."""
-    frame = _frames()[number]
-    residues = _RESIDUES[split]
-    sizes = [range(len(table)) for table in frame.tables[:2]]
-    return tuple(
-        key
-        for key in itertools.product(*sizes)
-        if (sum(map(operator.mul, (7, 3), key)) + number) % _MODULUS in residues
-    )
+def _keys(number: int, split: str) -> np.ndarray:
+    """The keys of a frame that belong to a split, int32: i * (size of the second slot) + k."""
+    first, second = _key_sizes(_frames()[number])
+    residues = (7 * np.arange(first)[:, None] + 3 * np.arange(second) + number) % _MODULUS
+    return np.flatnonzero(np.isin(residues, list(_RESIDUES[split]))).astype(np.int32)
 
 
 def _capacity(frame: Frame, split: str) -> int:
@@ -544,7 +546,8 @@ def draw(split: Literal["train", "dev", "test"], index: int) -> tuple[Frame, Fil
     for table in frame.tables[2:]:
         code, filler = divmod(code, len(table))
         rest.append(filler)
-    return frame, (*_keys(number, split)[code], *rest)
+    key = divmod(int(_keys(number, split)[code]), _key_sizes(frame)[1])
+    return frame, (*key, *rest)[: len(frame.slots)]
 
 
 def pair(split: Literal["train", "dev", "test"], index: int) -> tuple[str, str]:

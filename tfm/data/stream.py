@@ -27,6 +27,7 @@ Batch = dict[str, np.ndarray]
 
 _MOST_LANES = 64  # Hosts that can share a stream; each lane keeps a small pool of waiting pairs.
 _SPARE = 16  # Pairs waiting beyond those of one mean row: enough to fill rows to 99 %.
+_TABLE = 1 << 16  # Up to so many pairs an epoch's order is kept as a table.
 
 
 def batches(
@@ -270,10 +271,13 @@ def _rows_in_order(reader: _Reader) -> Iterator[list[packing.PairIds]]:
 def _place(element: int, count: int, seed: int) -> tuple[int, int]:
     """(epoch, rank of the pair among those that fit): a new permutation for each epoch."""
     epoch, at = divmod(element, count)
-    key = _epoch_key(seed, epoch)
+    if count <= _TABLE:
+        return epoch, int(_permutation(seed, epoch, count)[at])
+    # A cipher over the ranks: a permutation without a table (slow for a short corpus).
+    key = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     return epoch, grain.experimental.index_shuffle(at, max_index=count - 1, seed=key, rounds=4)
 
 
-@functools.lru_cache(maxsize=16)
-def _epoch_key(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)

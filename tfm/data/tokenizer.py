@@ -240,11 +240,14 @@ def _advice(error: str, language: str, size: int, sentences: int) -> str:
     """SentencePiece's message in terms of the config."""
     where = f"tokenizer for {language}: {sentences:,} sentences"
     if most := re.search(r"Vocabulary size too high.*<= (\d+)", error):
-        return f"{where} give at most {most[1]} pieces, but {size} were asked for; ask for fewer"
+        return (
+            f"{where} give at most {most[1]} pieces, but {size} were asked for; "
+            "lower tokenizer.source_size or target_size, or add text"
+        )
     if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", error):
         return (
             f"{where} need at least {least[1]} pieces for their characters, but {size} were asked "
-            "for; ask for more, or lower tokenizer.coverage"
+            "for; raise tokenizer.source_size or target_size, or lower tokenizer.coverage"
         )
     if "sentences_.empty()" in error or "all_chars_count" in error:
         return f"{where} with text in them: nothing to train on"

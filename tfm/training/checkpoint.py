@@ -1,8 +1,8 @@
 """Checkpoints: saved while training goes on, checked bit for bit when read back.
 
 Orbax writes them: asynchronously, by every host its own shards, on a local disk or in a bucket, and
-under a temporary name until complete. It does not notice a flipped bit in the data: the record that
-``manifest`` adds to each checkpoint does.
+under a temporary name until complete. It does not notice a flipped bit in the data: the manifest
+saved beside them (``manifest.py``) does.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ class Checkpoints:
             )
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
-            record=ocp.args.JsonSave(manifest.make(state, position)),
+            manifest=ocp.args.JsonSave(manifest.make(state, position)),
         )
         self._writing(lambda: self._manager.save(step, args=args, force=True))
 
@@ -208,13 +208,13 @@ def _read(
     make_target: Callable[[dict], Tree],
 ) -> tuple[Tree, dict[str, Any]]:
     """(state, position) of one step, or any error whatever."""
-    if not (folder / str(step) / "record").is_dir():  # orbax would return None, and log it
-        raise ValueError("it has no record")
-    args = ocp.args.Composite(record=ocp.args.JsonRestore())
-    record = manager.restore(step, args=args).record
-    manifest.check_itself(record)
-    target = make_target(record)
-    manifest.check_target(record, target, where=f"checkpoint {folder / str(step)}")
+    if not (folder / str(step) / "manifest").is_dir():  # orbax would return None, and log it
+        raise ValueError("it has no manifest")
+    args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
+    listed = manager.restore(step, args=args).manifest
+    manifest.check_itself(listed)
+    target = make_target(listed)
+    manifest.check_target(listed, target, where=f"checkpoint {folder / str(step)}")
     # Partial: what holds no array (None, an empty optimizer state) is not asked for on disk.
     restore = ocp.args.PyTreeRestore(
         target,
@@ -222,8 +222,8 @@ def _read(
         partial_restore=True,
     )
     state = manager.restore(step, args=ocp.args.Composite(state=restore)).state
-    manifest.check_data(record, state)
-    return state, record["position"]
+    manifest.check_data(listed, state)
+    return state, listed["position"]
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def make(state: Tree, position: dict[str, Any]) -> Manifest:
 def check_itself(manifest: Manifest) -> None:
     """Raises ValueError unless the manifest is as it was made."""
     if manifest["checksum"] != _checksum(manifest):
-        raise ValueError("its record fails the checksum")
+        raise ValueError("its manifest fails the checksum")
 
 
 def check_target(manifest: Manifest, target: Tree, where: str) -> None:

@@ -1,0 +1,38 @@
+"""WMT19 Chinese → English: a big model on a TPU slice.
+
+    tfm train experiments/wmt19_zh_en.py --workdir runs/wmt19-zh-en
+
+TFDS fetches the corpus (25 million pairs) the first time. Score: not yet run.
+"""
+
+import dataclasses
+
+from tfm.config import Config, Data, Optimizer, Tokenizer, Train
+from tfm.transformer import PRESETS
+
+
+def get_config() -> Config:
+    return Config(
+        model=dataclasses.replace(PRESETS["big"], dropout=0.1, remat="dots"),
+        tokenizer=Tokenizer(source_size=32_000, target_size=32_000),
+        data=Data(
+            source="zh",
+            target="en",
+            train=("tfds:wmt19_translate/zh-en:train",),
+            dev=("tfds:wmt19_translate/zh-en:validation",),
+            test=(),
+            rows=2048,
+            source_length=0,
+            target_length=256,
+        ),
+        optimizer=Optimizer(learning_rate=1e-3, warmup=4000),
+        train=Train(
+            stop="100000u",
+            loss_chunk=8192,
+            validate_every=5000,
+            checkpoint_every=1000,
+            ema=0.9999,
+            dev_limit=0,
+            dev_beam=4,
+        ),
+    )

@@ -1,0 +1,80 @@
+"""``tfm demo``: the whole way on the machine at hand, with the built-in phrasebook."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+
+from tfm import evaluation, translator
+from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train
+from tfm.data import corpus
+from tfm.terminal import duration
+from tfm.training import loop
+from tfm.transformer import Config as Model
+
+_log = logging.getLogger(__name__)
+
+_SENTENCES = 12  # shown of those translated
+
+
+def get_config() -> Config:
+    """A model that a laptop learns the phrasebook with in a few minutes."""
+    return Config(
+        model=Model(d_model=192, heads=4, d_ff=768, encoder_layers=2, decoder_layers=2),
+        tokenizer=Tokenizer(source_size=1500, target_size=1500),
+        data=Data(
+            source="zh",
+            target="en",
+            train=("phrasebook:train",),
+            dev=("phrasebook:dev",),
+            test=("phrasebook:test",),
+            rows=32,
+            source_length=0,
+            target_length=64,
+        ),
+        optimizer=Optimizer(learning_rate=3e-3, warmup=200),
+        train=Train(
+            stop="4m",
+            log_every=50,
+            validate_every=400,
+            checkpoint_every=400,
+            ema=0.998,
+            dev_limit=200,
+        ),
+        decode=Decode(beam_size=2),
+    )
+
+
+def run(folder: Path, minutes: float) -> None:
+    """Trains into ``folder``, or goes on there, and prints what came of it."""
+    c = get_config()
+    c = dataclasses.replace(c, train=dataclasses.replace(c.train, stop=f"{minutes:g}m"))
+    print(f"Training a small Chinese→English Transformer for {minutes:g} minutes in {folder} ...")
+    outcome = loop.train(c, folder)
+    if outcome.interrupted:
+        print(f"Stopped at update {outcome.step:,}; `tfm demo --workdir {folder}` goes on.")
+        return
+
+    model = translator.load(folder)
+    pairs = corpus.open_corpus(c.data.test, c.data)
+    sources, references = zip(*(pairs[i] for i in range(len(pairs))), strict=True)
+    start = time.perf_counter()
+    hypotheses = model.translate(sources)
+    took = duration(time.perf_counter() - start)
+    exact = evaluation.exact_match(hypotheses, references)
+    bleu = evaluation.bleu(hypotheses, references, c.data.target)
+    print(f"\n{len(pairs):,} sentences whose combinations of words it has never seen ({took}):")
+    print(f"  {exact.value:.1f} % translated exactly as the phrasebook does; {bleu}")
+    print("\nSome of them:")
+    for i in range(0, len(pairs), len(pairs) // _SENTENCES):
+        wrong = "" if hypotheses[i] == references[i] else f"   (should be: {references[i]})"
+        print(f"  {sources[i]}\n    {hypotheses[i]}{wrong}")
+    print(
+        f"""
+What to type next:
+  echo '{sources[0]}' | tfm translate --model {folder}
+  tfm translate --model {folder} --n-best 3 --beam-size 5    # then type Chinese
+  tfm train experiments/tatoeba_zh_en.py --workdir runs/mine \\
+      --data.train my.zh my.en --data.dev dev.zh dev.en      # your own text, line by line
+"""
+    )

@@ -1,0 +1,223 @@
+"""tfm against its peers, in one run on one machine, as ratios.
+
+    python tools/bench.py train     # nn.Transformer, eager and compiled; JoeyNMT if named
+    python tools/bench.py decode    # Hugging Face Marian; CTranslate2 if installed
+    python tools/bench.py data      # the packed stream against what a training step eats
+
+Needs the extra "bench". The sides run in turns, so that a slow spell of the machine hits them all;
+compare only within one run. Compile time is apart. ``--json FILE`` keeps everything.
+"""
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# The peers need their part of a GPU's memory. Read when JAX starts.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import numpy as np
+import tyro
+
+from peers import joeynmt as joey
+from peers import loop, measure, ours, shapes
+from peers.measure import Row, Side
+from peers.shapes import Shape
+
+from tfm import terminal
+from tfm.data import corpus
+from tfm.data.tokenizer import BOS
+from tfm.training.loop import open_data, resolve
+
+BEAM = 4
+
+
+def train(
+    only: int | None = None,
+    rounds: int = 5,
+    repeats: int = 3,
+    everywhere: bool = False,
+    compiled: bool = True,
+    joeynmt: Path | None = None,
+    corpus: tuple[str, str, str, str] | None = None,
+    updates: int = 60,
+    json: Path | None = None,
+) -> None:
+    """Training updates: nn.Transformer on two synthetic shapes, or JoeyNMT on real text.
+
+    Args:
+        only: Measure only the shape of this width (256 or 512).
+        rounds: Turns each side has.
+        repeats: Updates in a turn.
+        everywhere: Dropout also on attention weights and inside the feed-forward, on both sides,
+            as nn.Transformer has it; by default where Vaswani 2017 has it, on both sides.
+        compiled: Whether to run torch.compile too, which takes minutes to compile.
+        joeynmt: Python of an environment with JoeyNMT 2.3; measures it instead, on --corpus.
+        corpus: Source, target, dev source and dev target files, plain or .gz, for JoeyNMT.
+        updates: Updates of a JoeyNMT turn.
+        json: Where to keep the results.
+    """
+    if (joeynmt is None) != (corpus is None):
+        raise ValueError("train: --joeynmt and --corpus go together")
+    if joeynmt is not None:
+        rows = _against_joeynmt(joeynmt, corpus, rounds, updates)
+    else:
+        rows = []
+        for shape in _chosen(shapes.TRAIN, only):
+            rows += _training(shape, rounds, repeats, 0.1 if everywhere else 0.0, compiled)
+    measure.report(rows, json)
+
+
+def decode(
+    only: int | None = None, rounds: int = 5, repeats: int = 2, json: Path | None = None
+) -> None:
+    """Beam search with 24 forced tokens, batch 64, against Marian and, if there, CTranslate2.
+
+    Args:
+        only: Measure only the model of this width (256 or 512).
+        rounds: Turns each side has.
+        repeats: Batches in a turn.
+        json: Where to keep the results.
+    """
+    marian = _peer("marian")
+    if not marian.has_ctranslate2():
+        terminal.console().print("CTranslate2: not installed")
+    rows = []
+    for shape in _chosen(shapes.DECODE, only):
+        rng = np.random.default_rng(0)
+        source_BS = rng.integers(4, shape.vocab - 1, (shape.batch, shape.length), dtype=np.int32)
+        sides = [ours.decoding(shape, source_BS, BEAM), marian.decoding(shape, source_BS, BEAM)]
+        if marian.has_ctranslate2():
+            sides += [
+                marian.ctranslate2_decoding(shape, source_BS, BEAM, compute)
+                for compute in ("float32", "int8")
+            ]
+        work = f"beam {BEAM}, {shape}"
+        rows += measure.compare(work, [*sides, *_matrix_products()], rounds, repeats)
+    measure.report(rows, json)
+
+
+def data(
+    train: tuple[str, ...] = ("phrasebook:train",),
+    pieces: int = 8000,
+    rows: int = 32,
+    batches: int = 300,
+    steps: int = 20,
+    json: Path | None = None,
+) -> None:
+    """The packed stream's speed, density and memory, against what the small model's update eats.
+
+    Args:
+        train: Two files, one TSV file, tfds:NAME or phrasebook:SPLIT.
+        pieces: Vocabulary of each language.
+        rows: Packed rows in a batch.
+        batches: How many to read.
+        steps: Updates to time.
+        json: Where to keep the results.
+    """
+    c = loop.configuration(train, pieces, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        opened = open_data(c, Path(folder))
+    c = resolve(c, opened)
+    streamed = loop.stream_speed(c, opened, batches)
+    step, compile_seconds = loop.step_speed(c, opened, steps)
+    work = f"{' '.join(train)}: {rows} rows of {c.data.source_length}/{c.data.target_length}"
+    details = streamed._asdict()
+    speeds = {"packed stream": [details.pop("target_tokens")], "update, d=256 3+3": [step]}
+    stream_row, step_row = measure.from_speeds(work, speeds)
+    step_row = replace(step_row, compile_seconds=compile_seconds)
+    measure.report([replace(stream_row, details=details), step_row], json)
+
+
+def _training(
+    shape: Shape, rounds: int, repeats: int, inner_dropout: float, compiled: bool
+) -> list[Row]:
+    """tfm and nn.Transformer on one shape."""
+    torch_transformer = _peer("torch_transformer")
+    batch = _random_batch(shape)
+    sides = [
+        ours.training(shape, batch, inner_dropout),
+        torch_transformer.training(shape, batch, inner_dropout, compiled=False),
+    ]
+    if compiled:
+        sides.append(torch_transformer.training(shape, batch, inner_dropout, compiled=True))
+    where = "everywhere" if inner_dropout else "on embeddings and sublayers"
+    work = f"update, {shape}, dropout {where}"
+    return measure.compare(work, [*sides, *_matrix_products()], rounds, repeats)
+
+
+def _against_joeynmt(
+    python: Path, files: tuple[str, str, str, str], rounds: int, updates: int
+) -> list[Row]:
+    """The training loops of both on the same text and vocabularies, in turns."""
+    c = loop.configuration(files[:2], pieces=4000, rows=32)
+    log_every = max(1, updates // 6)
+    speeds: dict[str, list[float]] = {"tfm, whole loop": [], "JoeyNMT": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        opened = open_data(c, folder)
+        dev = joey.write_text(corpus.open_corpus(files[2:], c.data), folder, "dev")
+        text = joey.write_text(opened.pairs, folder, "train")
+        settings = joey.write_config(folder, text, dev, opened.tokenizers, updates, log_every)
+        for _ in range(rounds):
+            speeds["tfm, whole loop"] += loop.loop_speeds(c, updates, log_every)
+            speeds["JoeyNMT"] += joey.tokens_per_second(python, settings)
+    return measure.from_speeds("real text, d=256 3+3 ff=1024 V=4000", speeds)
+
+
+def _random_batch(shape: Shape) -> dict[str, np.ndarray]:
+    """One sentence a row, no padding."""
+    rng = np.random.default_rng(0)
+    size = (shape.batch, shape.length)
+    source, target = rng.integers(4, shape.vocab, (2, *size), dtype=np.int32)
+    batch = {"source": source, "target": target, "target_input": np.roll(target, 1, axis=1)}
+    batch["target_input"][:, 0] = BOS
+    for side in ("source", "target"):
+        batch[f"{side}_segments"] = np.ones(size, np.int32)
+        batch[f"{side}_positions"] = np.broadcast_to(np.arange(size[1], dtype=np.int32), size)
+    return batch
+
+
+def _matrix_products() -> list[Side]:
+    """What each framework reaches when it does nothing but multiply matrices."""
+    sizes = (2048, 1024, 1024) if jax.default_backend() == "cpu" else (4096, 4096, 4096)
+    return [ours.matrix_product(*sizes), _peer("torch_transformer").matrix_product(*sizes)]
+
+
+def _chosen(all_shapes: Sequence[Shape], width: int | None) -> list[Shape]:
+    chosen = [shape for shape in all_shapes if width in (None, shape.width)]
+    if not chosen:
+        widths = " and ".join(str(shape.width) for shape in all_shapes)
+        raise ValueError(f"--only {width}: there are {widths}")
+    return chosen
+
+
+def _peer(name: str) -> Any:
+    """A module of ``peers`` that needs PyTorch, imported when it is wanted."""
+    try:
+        return importlib.import_module(f"peers.{name}")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed: pip install -e '.[bench]'"
+        ) from error
+
+
+def main() -> int:
+    """Runs the subcommand that the command line names."""
+    terminal.start_logging()
+    commands: dict[str, Callable[..., None]] = {"train": train, "decode": decode, "data": data}
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
+        terminal.console().print(f"bench: {error}", style="red", markup=False)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""PyTorch's ``nn.Transformer``, eager and through ``torch.compile``."""
+
+import contextlib
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from peers.measure import Side, cores, warm_up
+from peers.shapes import Shape, training_flops
+
+MATRIX = "matrix product (torch)"
+
+
+class Model(nn.Module):
+    """Tables, ``nn.Transformer`` and tied logits: the same parameters as tfm's, but positions.
+
+    It is spared what tfm does besides: positions, padding and segment masks, clipping, metrics and
+    the check for finite gradients.
+    """
+
+    def __init__(self, shape: Shape, inner_dropout: float) -> None:
+        super().__init__()
+        self.source = nn.Embedding(shape.vocab, shape.width)
+        self.target = nn.Embedding(shape.vocab, shape.width)
+        for table in (self.source, self.target):
+            nn.init.normal_(table.weight, std=shape.width**-0.5)
+        self.transformer = nn.Transformer(
+            shape.width,
+            shape.heads,
+            shape.layers,
+            shape.layers,
+            shape.d_ff,
+            dropout=0.1,
+            batch_first=True,
+            norm_first=True,
+        )
+        self.dropout = nn.Dropout(0.1)
+        self.scale = shape.width**0.5
+        mask = nn.Transformer.generate_square_subsequent_mask(shape.length)
+        self.register_buffer("causal", mask)
+        for module in self.transformer.modules():
+            if isinstance(module, nn.MultiheadAttention):
+                module.dropout = inner_dropout
+            elif isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+                module.dropout.p = inner_dropout
+
+    def forward(
+        self, source_BS: torch.Tensor, target_BT: torch.Tensor, labels_BT: torch.Tensor
+    ) -> torch.Tensor:
+        """The mean label-smoothed cross-entropy of a batch."""
+        hidden_BTD = self.transformer(
+            self.dropout(self.source(source_BS) * self.scale),
+            self.dropout(self.target(target_BT) * self.scale),
+            tgt_mask=self.causal,
+            tgt_is_causal=True,
+        )
+        logits_BTV = functional.linear(hidden_BTD, self.target.weight)
+        return functional.cross_entropy(
+            logits_BTV.flatten(0, 1), labels_BT.flatten(), label_smoothing=0.1
+        )
+
+
+def device() -> torch.device:
+    """The GPU if there is one; PyTorch is given as many threads as XLA takes."""
+    torch.set_num_threads(cores())
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait() -> None:
+    """Returns when the device has done all it was told to."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def training(
+    shape: Shape, batch: dict[str, np.ndarray], inner_dropout: float, compiled: bool
+) -> Side:
+    """Adam updates on one batch: float32 on the CPU, bfloat16 autocast on a GPU."""
+    where = device()
+    model = Model(shape, inner_dropout).to(where).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    names = ("source", "target_input", "target")
+    tokens = [torch.from_numpy(batch[name]).long().to(where) for name in names]
+    loss_of = torch.compile(model, dynamic=False) if compiled else model
+    on_gpu = where.type == "cuda"
+
+    def run() -> None:
+        optimizer.zero_grad()
+        precision = torch.autocast("cuda", torch.bfloat16) if on_gpu else contextlib.nullcontext()
+        with precision:
+            loss = loss_of(*tokens)
+        loss.backward()
+        optimizer.step()
+        wait()
+
+    first = warm_up(run)
+    return Side(
+        "torch compiled" if compiled else "torch eager",
+        run,
+        first if compiled else 0.0,
+        shape.batch * shape.length,
+        training_flops(shape),
+        MATRIX,
+    )
+
+
+def matrix_product(m: int, k: int, n: int) -> Side:
+    """A bare product [m,k] @ [k,n]: float32 on the CPU, bfloat16 on a GPU."""
+    where = device()
+    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    a = torch.ones((m, k), dtype=dtype, device=where)
+    b = torch.ones((k, n), dtype=dtype, device=where)
+
+    def run() -> None:
+        torch.matmul(a, b)
+        wait()
+
+    warm_up(run)
+    return Side(MATRIX, run, 0.0, 0, 2.0 * m * k * n)
