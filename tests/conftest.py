@@ -14,6 +14,14 @@ import pytest  # noqa: E402
 from tfm import params  # noqa: E402
 
 
+@pytest.fixture(scope="module")
+def quick_compile():
+    """For files that compile much and compute little: half the optimisation, half the wait."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -1,6 +1,5 @@
 """Subwords: exact round trips, honest sampling, clear errors."""
 
-import dataclasses
 import pickle
 
 import numpy as np
@@ -243,7 +242,9 @@ def test_prepare_refuses_another_vocabulary(tmp_path, pairs, change):
         tokenizer.prepare(experiment(**change), pairs, tmp_path)
 
 
-def test_prepare_draws_evenly(tmp_path, pairs, monkeypatch):
-    monkeypatch.setattr(tokenizer, "_SENTENCES", 100)
-    tokenizer.prepare(dataclasses.replace(experiment()), pairs, tmp_path)
-    assert pairs.asked == [*range(0, 400, 4)] * 2
+def test_prepare_draws_evenly(tmp_path, pairs):
+    tokenizer.prepare(experiment(sentences=100), pairs, tmp_path)
+    source, target = pairs.asked[:100], pairs.asked[100:]
+    assert source == target
+    assert [index // 4 for index in source] == [*range(100)]  # One of every four.
+    assert {index % 4 for index in source} == {0, 1, 2, 3}

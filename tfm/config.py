@@ -28,6 +28,8 @@ class Tokenizer:
       byte_fallback: spell what no piece covers as UTF-8 bytes, so that nothing is unknown.
       coverage: share of characters that get a piece; 0 picks it by language
         (0.9995 for Chinese, Japanese and Korean, 1.0 for others).
+      sentences: of the training text that are looked at, drawn evenly; shared between the
+        languages if joint.
       sample_nbest: subword regularisation (Kudo 2018): every epoch draws one of the best
         ``sample_nbest`` segmentations of a sentence; 1 is off. Unigram only.
       sample_alpha: its smoothing; 0 draws uniformly, large values take the best.
@@ -39,6 +41,7 @@ class Tokenizer:
     joint: bool = False
     byte_fallback: bool = True
     coverage: float = 0.0
+    sentences: int = 1_000_000
     sample_nbest: int = 1
     sample_alpha: float = 0.2
 
@@ -127,7 +130,7 @@ class Train:
     checkpoint_every: int = 1000
     accumulate: int = 1
     label_smoothing: float = 0.1
-    loss_chunk: int = 1024
+    loss_chunk: int = 256
     ema: float = 0.0
     metric: Literal["bleu", "chrf", "loss"] = "bleu"
     patience: int = 0

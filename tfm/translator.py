@@ -189,12 +189,18 @@ def load(folder: str | Path) -> Translator:
     settings = config.from_json((folder / "config.json").read_text(encoding="utf-8"))
     names = ("joint", "joint") if settings.tokenizer.joint else ("source", "target")
     source, target = (load_tokenizer(folder / "tokenizers" / f"{n}.model") for n in names)
-    best = folder / "best"
-    if best.is_dir():
-        step, params, _ = checkpoint.load(best)
-    else:
+    sizes = settings.model.source_vocab, settings.model.target_vocab
+    if (source.size, target.size) != sizes:
+        raise ValueError(
+            f"model {folder}: its tokenizers have {source.size} and {target.size} pieces, but its "
+            f"weights are for {sizes[0]} and {sizes[1]}: put back the tokenizers of the run"
+        )
+    try:
+        _, params, info = checkpoint.load(folder / "best")
+        step = info["update"]
+    except FileNotFoundError:  # not validated yet, or there is no dev set
         step, state, _ = checkpoint.load(folder / "checkpoints")
-        params = state["average"] or state["params"]
+        params = state.get("average") or state["params"]
     _log.info("model %s: weights of update %d", folder, step)
     return Translator(settings, jax.tree.map(jnp.asarray, params), source, target)
 

@@ -23,7 +23,6 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import numpy as np
 import tyro
-
 from peers import joeynmt as joey
 from peers import loop, measure, ours, shapes
 from peers.measure import Row, Side
@@ -104,7 +103,7 @@ def decode(
 
 def data(
     train: tuple[str, ...] = ("phrasebook:train",),
-    pieces: int = 8000,
+    pieces: int = 1000,
     rows: int = 32,
     batches: int = 300,
     steps: int = 20,
@@ -214,7 +213,7 @@ def main() -> int:
     try:
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        terminal.console().print(f"bench: {error}", style="red", markup=False)
+        terminal.console().print(f"bench: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     return 0
 

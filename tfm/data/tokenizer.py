@@ -23,7 +23,6 @@ from tfm.data import corpus
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 _SPACE = "\u2581"  # SentencePiece writes a space as this letter inside its pieces.
-_SENTENCES = 1_000_000  # Enough for stable statistics; memory of the trainer grows with it.
 _THREADS = 8  # Fixed, because the sums of unigram training depend on how they are split.
 
 
@@ -202,17 +201,20 @@ def prepare(
     for name, language, size, columns in sides:
         path = folder / f"{name}.model"
         if not path.exists():
-            train(_sentences(pairs, columns), spec, language, size, path)
+            most = spec.sentences // len(columns)
+            train(_sentences(pairs, columns, most), spec, language, size, path)
         made.append(_checked(load(path), spec, size, path))
     return made[0], made[-1]
 
 
-def _sentences(pairs: corpus.Pairs, columns: tuple[int, ...]) -> Iterator[str]:
-    """At most a million sentences of the given sides, drawn evenly over the corpus."""
-    count = min(len(pairs), _SENTENCES // len(columns))
-    indices = (i * len(pairs) // count for i in range(count))
-    while chunk := list(itertools.islice(indices, 4096)):
-        for pair in pairs.__getitems__(chunk):
+def _sentences(pairs: corpus.Pairs, columns: tuple[int, ...], most: int) -> Iterator[str]:
+    """The given sides of at most ``most`` pairs, drawn evenly over the corpus."""
+    count = min(len(pairs), most)
+    edges = np.arange(count + 1) * len(pairs) // count
+    # One from each of ``count`` equal stretches, at random: a corpus may repeat a pattern.
+    indices = np.random.default_rng(0).integers(edges[:-1], edges[1:])
+    for start in range(0, count, 4096):
+        for pair in pairs.__getitems__(indices[start : start + 4096].tolist()):
             yield from (pair[column] for column in columns)
 
 

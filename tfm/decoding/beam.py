@@ -86,7 +86,7 @@ def search(
             histories, tokens[:, :, None], s.step, axis=2
         )
         ends = tokens == eos
-        finishes = ends & running_B1 & (jnp.arange(2 * R) < R) & (log_probs > NEGATIVE / 2)
+        finishes = ends & running_B1 & (jnp.arange(2 * R) < R)[None] & (log_probs > NEGATIVE / 2)
         length = s.step + 1
         ended = Hypotheses(
             histories[:, :R],

@@ -89,8 +89,12 @@ def train(c: config.Config, folder: str | Path) -> Outcome:
     with ExitStack() as stack:
         stack.enter_context(terminal.log_to_file(folder / "log.txt"))
         data = open_data(c, folder)
-        c = _keep_config(resolve(c, data), folder)
-        return _Run(c, folder, data, stack).go()
+        c = resolve(c, data)
+        _check_same(c, folder / "config.json")
+        run = _Run(c, folder, data, stack)
+        # Now that the settings are known to work: they bind all that comes after.
+        corpus.write_atomically(folder / "config.json", config.to_json(c).encode())
+        return run.go()
 
 
 def open_data(c: config.Config, folder: Path) -> Data:
@@ -111,19 +115,17 @@ def resolve(c: config.Config, data: Data) -> config.Config:
     return dataclasses.replace(c, model=model, data=data.scan.resolved(c.data))
 
 
-def _keep_config(c: config.Config, folder: Path) -> config.Config:
-    """Writes ``config.json``; in a folder that has one, checks that the run is the same."""
-    path = folder / "config.json"
-    if path.exists():
-        kept = config.from_json(path.read_text(encoding="utf-8"))
-        for name, old, new in config.differences(kept, c):
-            if not name.startswith(_MAY_CHANGE):
-                raise ValueError(
-                    f"{folder} holds a run with {name} {old!r}, now {new!r}: "
-                    "set it back to go on, or train in another --workdir"
-                )
-    corpus.write_atomically(path, config.to_json(c).encode())
-    return c
+def _check_same(c: config.Config, path: Path) -> None:
+    """Raises ValueError if ``path`` keeps the config of another run."""
+    if not path.exists():
+        return
+    kept = config.from_json(path.read_text(encoding="utf-8"))
+    for name, old, new in config.differences(kept, c):
+        if not name.startswith(_MAY_CHANGE):
+            raise ValueError(
+                f"{path.parent} holds a run with {name} {old!r}, now {new!r}: "
+                "set it back to go on, or train in another --workdir"
+            )
 
 
 class _Run:
@@ -188,7 +190,7 @@ class _Run:
                 self.progress.pairs += int(batch["target_segments"].max(axis=1).sum())
                 # The device works on this update while the host looks at the one before.
                 self._take(pending)
-                pending = metrics
+                pending = self.step, metrics
                 if self.step % self.c.train.log_every == 0:
                     self._take(pending)
                     pending = None
@@ -205,8 +207,10 @@ class _Run:
             self._validate()
         self._save(watch)
         self.checkpoints.wait()
-        reason = reason or f"told to stop by {told[0]}; the same command goes on"
-        return Outcome(self.step, reason, self.progress.best, interrupted=bool(told))
+        if reason:
+            return Outcome(self.step, reason, self.progress.best, interrupted=False)
+        reason = f"told to stop by {told[0]}; the same command goes on"
+        return Outcome(self.step, reason, self.progress.best, interrupted=True)
 
     def _compile(self, batch: stream.Batch) -> Any:
         start = time.perf_counter()
@@ -216,21 +220,20 @@ class _Run:
         self.record.training_time = Stopwatch()
         return compiled
 
-    def _take(self, metrics: step.Metrics | None) -> None:
+    def _take(self, pending: tuple[int, step.Metrics] | None) -> None:
         """Fetches an update's metrics and gives up if too many went wrong."""
-        if metrics is None:
+        if pending is None:
             return
-        metrics = jax.device_get(metrics)
+        update, metrics = pending[0], jax.device_get(pending[1])
         self.record.add(metrics)
-        if metrics.skipped:
-            bad = int(jax.device_get(self.state.bad_steps))
+        if bad := int(metrics.bad_steps):
             _log.warning(
-                f"update {self.step:,}: loss {metrics.loss} with gradient norm "
+                f"update {update:,}: loss {metrics.loss} with gradient norm "
                 f"{metrics.gradient_norm} skipped ({bad} in a row)"
             )
             if bad >= self.c.train.bad_steps:
                 raise FloatingPointError(
-                    f"{bad} updates in a row, up to {self.step:,}, had no finite loss or gradient: "
+                    f"{bad} updates in a row, up to {update:,}, had no finite loss or gradient: "
                     "lower optimizer.learning_rate, raise optimizer.warmup or set optimizer.clip; "
                     f"the newest checkpoint is {self.checkpoints.latest()}"
                 )
@@ -277,7 +280,10 @@ class _Run:
         )
         if better:
             self.progress.best, self.progress.since_best = value, 0
-            self.best.save(self.step, self.state.weights, {self.c.train.metric: value})
+            # Numbered apart from updates: a resumed run may come by the same update again.
+            info = {"update": self.step, self.c.train.metric: value}
+            self.best.save((self.best.latest() or 0) + 1, self.state.weights, info)
+            self.best.wait()  # before a checkpoint can tell of it
         else:
             self.progress.since_best += 1
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from tfm.data import corpus
 from tfm.terminal import Stopwatch, duration
 from tfm.training.step import Metrics
 
@@ -34,9 +35,10 @@ class Record:
         self._metrics: list[Metrics] = []
         self.training_time = Stopwatch()
         kept = [row for row in _rows(self._path) if int(row[0]) <= step]
-        self._file = self._path.open("w", encoding="utf-8", newline="")
+        text = "".join("\t".join(row) + "\n" for row in (_COLUMNS, *kept))
+        corpus.write_atomically(self._path, text.encode())
+        self._file = self._path.open("a", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file, delimiter="\t", lineterminator="\n")
-        self._writer.writerows([_COLUMNS, *kept])
 
     def add(self, metrics: Metrics) -> None:
         """Takes the metrics of one update, on the host."""
@@ -52,7 +54,7 @@ class Record:
     def log(self, step: int, epochs: float, elapsed: float, learning_rate: float) -> str:
         """Sums up the updates since the last call; returns a few words for the progress bar."""
         m = Metrics(*np.asarray(self._metrics, np.float64).T)
-        good = m.skipped == 0
+        good = m.bad_steps == 0
         weights = m.target_tokens * good
         mean = lambda x: float(np.average(x[good], weights=weights[good])) if good.any() else np.nan  # noqa: E731
         values = {
@@ -63,7 +65,7 @@ class Record:
             "train/learning_rate": learning_rate,
             "train/tokens_per_second": float(m.target_tokens.sum()) / self.training_time.seconds,
             "train/density": float(m.target_tokens.mean()) / self._cells,
-            "train/skipped": float(m.skipped.sum()),
+            "train/skipped": float((~good).sum()),
             "train/epochs": epochs,
             "train/memory_mib": _memory() / 2**20,
         }

@@ -45,7 +45,8 @@ class Metrics(NamedTuple):
       loss, nll, correct: means over target tokens (nats; the last a share).
       target_tokens, source_tokens: real ones, eos included, padding apart.
       gradient_norm: before clipping.
-      skipped: 1 if loss or gradient was not finite, so that nothing was changed.
+      bad_steps: updates in a row, up to this one, whose loss or gradient was not finite, so that
+        nothing was changed; 0 if this one was good.
     """
 
     loss: jax.Array
@@ -54,7 +55,7 @@ class Metrics(NamedTuple):
     target_tokens: jax.Array
     source_tokens: jax.Array
     gradient_norm: jax.Array
-    skipped: jax.Array
+    bad_steps: jax.Array
 
 
 def init_state(c: config.Config, optimizer: optax.GradientTransformation) -> State:
@@ -124,7 +125,7 @@ def update(
         target_tokens=sums.tokens,
         source_tokens=(batch["source_segments"] != 0).sum().astype(jnp.float32),
         gradient_norm=norm,
-        skipped=1.0 - good,
+        bad_steps=state.bad_steps.astype(jnp.float32),
     )
     return state, metrics
 
@@ -145,6 +146,8 @@ def _gradients(
     n = c.train.accumulate
     if n == 1:
         return one(batch, key)
+    if len(batch["source"]) % n:
+        raise ValueError(f"train.accumulate {n}: must divide data.rows {len(batch['source'])}")
 
     def body(total: tuple, part: tuple) -> tuple[tuple, None]:
         return jax.tree.map(jnp.add, total, one(*part)), None

@@ -1,6 +1,7 @@
 """PyTorch's ``nn.Transformer``, eager and through ``torch.compile``."""
 
 import contextlib
+import warnings
 
 import numpy as np
 import torch
@@ -26,16 +27,10 @@ class Model(nn.Module):
         self.target = nn.Embedding(shape.vocab, shape.width)
         for table in (self.source, self.target):
             nn.init.normal_(table.weight, std=shape.width**-0.5)
-        self.transformer = nn.Transformer(
-            shape.width,
-            shape.heads,
-            shape.layers,
-            shape.layers,
-            shape.d_ff,
-            dropout=0.1,
-            batch_first=True,
-            norm_first=True,
-        )
+        sizes = (shape.width, shape.heads, shape.layers, shape.layers, shape.d_ff)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nested tensors are for inference
+            self.transformer = nn.Transformer(*sizes, 0.1, batch_first=True, norm_first=True)
         self.dropout = nn.Dropout(0.1)
         self.scale = shape.width**0.5
         mask = nn.Transformer.generate_square_subsequent_mask(shape.length)

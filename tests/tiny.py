@@ -1,0 +1,62 @@
+"""A language pair and a model so small that a test can train it: words come out in capitals."""
+
+import dataclasses
+import random
+import string
+
+from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train
+from tfm.transformer import Config as Model
+
+
+def sentences(count, seed=0):
+    """Random words of the first eight letters, at most six words a sentence."""
+    rng = random.Random(seed)
+    word = lambda: "".join(rng.choices(string.ascii_lowercase[:8], k=rng.randint(1, 4)))  # noqa: E731
+    return [" ".join(word() for _ in range(rng.randint(1, 6))) for _ in range(count)]
+
+
+def write(path, lines):
+    """Writes lines as UTF-8; returns the path as text."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+def corpus(folder, name, count, seed):
+    """Writes two files of parallel text; returns their names."""
+    source = sentences(count, seed)
+    target = [line.upper() for line in source]
+    return write(folder / f"{name}.lower", source), write(folder / f"{name}.upper", target)
+
+
+def config(folder, **changes):
+    """An experiment on a corpus written to ``folder``; ``changes`` by section:
+    ``config(folder, train={"stop": "9u"})``.
+    """
+    c = Config(
+        model=Model(
+            d_model=32, heads=2, d_ff=64, encoder_layers=1, decoder_layers=1, dropout=0.0,
+            max_length=128,
+        ),
+        tokenizer=Tokenizer("char", source_size=60, target_size=60, byte_fallback=False),
+        data=Data(
+            source="lower",
+            target="upper",
+            train=corpus(folder, "train", 600, seed=1),
+            dev=corpus(folder, "dev", 12, seed=2),
+            test=(),
+            rows=8,
+            source_length=32,
+            target_length=32,
+            cache_dir=str(folder / "cache"),
+        ),
+        optimizer=Optimizer(learning_rate=1e-2, warmup=20),
+        train=Train(stop="20u", log_every=5, validate_every=10, checkpoint_every=10),
+        decode=Decode(beam_size=2, batch_size=16),
+    )  # fmt: skip
+    return change(c, **changes)
+
+
+def change(c, **sections):
+    """The config with some fields replaced, by section."""
+    new = {name: dataclasses.replace(getattr(c, name), **f) for name, f in sections.items()}
+    return dataclasses.replace(c, **new)
