@@ -9,7 +9,7 @@ VOCAB, EOS, BOS, WIDTH = 4, 3, 0, 6
 
 
 class Automaton:
-    """h' = tanh(A h + E[token]), logits = O h'. They depend on all that was written before.
+    """h' = tanh(A h + E[token]), logits = U h'. They depend on all that was written before.
 
     B sentences differ by their first state. ``step`` reorders its state by ``parents``, as a
     model must; the float64 methods know nothing of steps or parents.
@@ -18,23 +18,26 @@ class Automaton:
     def __init__(self, seed, batch, sharpness=1.5):
         rng = np.random.default_rng(seed)
         self.A, self.E = rng.normal(size=(WIDTH, WIDTH)), rng.normal(size=(VOCAB, WIDTH))
-        self.O, self.start = sharpness * rng.normal(size=(WIDTH, VOCAB)), rng.normal(size=(batch, WIDTH))
+        self.U, self.start = (
+            sharpness * rng.normal(size=(WIDTH, VOCAB)),
+            rng.normal(size=(batch, WIDTH)),
+        )
 
     def state(self, hypotheses):
         return jnp.repeat(jnp.asarray(self.start, jnp.float32)[:, None], hypotheses, axis=1)
 
     def step(self, tokens_BR, parents_BR, state_BRW):
         state_BRW = jnp.take_along_axis(state_BRW, parents_BR[:, :, None], axis=1)
-        A, E, O = (jnp.asarray(x, jnp.float32) for x in (self.A, self.E, self.O))
+        A, E, U = (jnp.asarray(x, jnp.float32) for x in (self.A, self.E, self.U))
         state_BRW = jnp.tanh(state_BRW @ A + E[tokens_BR])
-        return state_BRW @ O, state_BRW
+        return state_BRW @ U, state_BRW
 
     def step_log_probs(self, b, tokens):
         """Of sentence b: the log-probabilities [len+1,V] of what may follow each prefix."""
         h, out = self.start[b], []
         for token in (BOS, *tokens):
             h = np.tanh(h @ self.A + self.E[token])
-            logits = h @ self.O
+            logits = h @ self.U
             out.append(logits - np.log(np.exp(logits).sum()))
         return np.array(out)
 
@@ -62,7 +65,9 @@ class Automaton:
 def found(hypotheses, b):
     """The sentences of a search's result, best first: [(tokens, log_prob, score)]."""
     out = []
-    for tokens, length, log_prob, score in zip(*(np.asarray(x)[b] for x in hypotheses), strict=True):
+    for tokens, length, log_prob, score in zip(
+        *(np.asarray(x)[b] for x in hypotheses), strict=True
+    ):
         if length:
             assert np.all(tokens[length:] == 0)
             out.append((tuple(tokens[:length].tolist()), log_prob, score))

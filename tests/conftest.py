@@ -1,5 +1,9 @@
 """How every test runs: on the CPU with 8 fake devices, shapes and products taken strictly."""
 
+import io
+import logging
+import sys
+
 import jax
 
 # Before the first array is made: these settings hold for the whole process.
@@ -10,6 +14,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import tiny  # noqa: E402
 
 from tfm import params  # noqa: E402
 
@@ -25,6 +30,55 @@ def quick_compile():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """What takes long to compile and comes again, in another test, is kept for the session."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """The folder of a small trained run; do not write there. ``tiny.py`` says what it learns."""
+    from tfm.training import loop
+
+    folder = tmp_path_factory.mktemp("tiny")
+    c = tiny.config(
+        folder,
+        train={"stop": "200u", "log_every": 25, "validate_every": 100, "checkpoint_every": 80},
+    )
+    loop.train(c, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def command(monkeypatch, capfdbinary):
+    """``command("translate", "--model", run, stdin=b"...")``: the command line, in this process;
+    gives (exit code, stdout as bytes, stderr as text).
+    """
+    from tfm import cli
+
+    root, ours = logging.getLogger(), logging.getLogger("tfm")
+    before = root.handlers[:], root.level, ours.level
+
+    def run(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "argv", ["tfm", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        code = ended.value.code
+        if isinstance(code, str):  # what Python would print when it exits
+            code, err = 1, err + code.encode()
+        return code or 0, out, err.decode()
+
+    yield run
+    root.handlers, root.level = before[:2]
+    ours.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,10 @@ EXHAUSTIVE = 1 + 3 + 9 + 27  # sentences of up to 4 tokens with 3 words
 
 def searcher(model, beam_size, max_length=4, length_norm="gnmt"):
     @jax.jit
-    def run(limits, alpha=1.0, rows=slice(None)):
+    def run(limits, alpha=1.0, state=None):
         return beam.search(
             model.step,
-            model.state(beam_size),
+            model.state(beam_size) if state is None else state,
             limits,
             beam_size=beam_size,
             max_length=max_length,
@@ -38,7 +38,7 @@ def normalised(log_prob, length, norm, alpha):
 
 @pytest.mark.parametrize("norm", ["power", "gnmt"])
 def test_a_wide_beam_ranks_every_sentence_as_counting_them_out_does(norm):
-    model, limits = Automaton(0, batch=3), [4, 3, 1]
+    model, limits = Automaton(0, batch=6, sharpness=0.7), [4, 4, 4, 4, 3, 1]
     run = searcher(model, EXHAUSTIVE, length_norm=norm)
     best = set()
     for alpha in (0.0, 0.6, 1.0, 2.0):
@@ -76,14 +76,10 @@ def test_scores_are_the_forced_scores_of_what_was_found(seed):
 
 
 def test_a_wider_beam_finds_what_a_greedy_choice_misses():
-    improved = 0
-    for seed in range(6):
-        model = Automaton(seed, batch=8)
-        limits = jnp.full(8, 6)
-        narrow, wide = (searcher(model, r, max_length=6)(limits, 0.0) for r in (1, 8))
-        gain = np.asarray(wide.log_probs[:, 0] - narrow.log_probs[:, 0])
-        improved += int((gain > 1e-3).sum())
-    assert improved >= 5
+    model, limits = Automaton(0, batch=48), jnp.full(48, 6)
+    narrow, wide = (searcher(model, r, max_length=6)(limits, 0.0) for r in (1, 8))
+    gain = np.asarray(wide.log_probs[:, 0] - narrow.log_probs[:, 0])
+    assert (gain > 1e-3).sum() >= 5
 
 
 def test_what_cannot_be_found_is_marked():
@@ -109,20 +105,18 @@ def test_a_beam_of_one_is_greedy(seed):
 
 
 def test_neighbours_do_not_matter():
-    """A sentence that is done early waits unchanged for the others."""
-    limits = jnp.array([3, 8, 5, 1])
-    model = Automaton(5, batch=4)
-    together = searcher(model, 3, max_length=8)(limits)
-    for b in range(4):
-        one = Automaton(5, batch=4)
-        one.start = one.start[b : b + 1]
-        alone = searcher(one, 3, max_length=8)(limits[b : b + 1])
+    """A sentence that is done early waits unchanged for the others, though it might still gain."""
+    model, limits = Automaton(5, batch=16), jnp.array([8] * 12 + [3, 5, 1, 7])
+    run, state = searcher(model, 3, max_length=8), model.state(3)
+    together = run(limits, 2.0, state)
+    for b in range(16):
+        alone = run(limits[b : b + 1], 2.0, state[b : b + 1])
         np.testing.assert_array_equal(alone.tokens[0], together.tokens[b])
         np.testing.assert_allclose(alone.scores[0], together.scores[b], atol=1e-6)
 
 
 def test_a_vocabulary_smaller_than_two_beams_will_do():
-    assert 2 * 3 > VOCAB
+    assert VOCAB < 2 * 3
     hypotheses = searcher(Automaton(1, batch=2), 3)(jnp.array([4, 4]))
     assert np.all(hypotheses.lengths > 0)
 
@@ -150,16 +144,20 @@ def translate(draw, sentences, rng):
         )
         return search(step, cache, jnp.array([6, 5, 6]), max_length=6, bos=2, eos=3)
 
-    def forced(tokens, b):
-        tokens = jnp.asarray(tokens)[None]
-        places = jnp.arange(tokens.shape[1])[None]
-        start = jnp.concatenate([jnp.array([[2]]), tokens[:, :-1]], axis=1)
-        memory = transformer.encode(weights, c, *(x[b : b + 1] for x in source))
-        hidden = transformer.decode(
-            weights, c, memory, source[1][b : b + 1], start, jnp.ones_like(start), places
-        )
-        log_probs = jax.nn.log_softmax(hidden[0] @ transformer.output_table(weights, c).T)
-        return float(log_probs[jnp.arange(tokens.shape[1]), tokens[0]].sum())
+    @jax.jit
+    def forced(tokens, lengths):
+        """Forced scores [B,R] of ``tokens`` [B,R,T]; the decoder reads all rows at once."""
+        B, R, T = tokens.shape
+        rows = tokens.reshape(B * R, T)
+        memory = jnp.repeat(transformer.encode(weights, c, *source), R, axis=0)
+        start = jnp.pad(rows[:, :-1], ((0, 0), (1, 0)), constant_values=2)
+        places = jnp.broadcast_to(jnp.arange(T), rows.shape)
+        real = (places < lengths.reshape(-1, 1)).astype(jnp.int32)
+        segments = jnp.repeat(source[1], R, axis=0)
+        hidden = transformer.decode(weights, c, memory, segments, start, real, places)
+        log_probs = jax.nn.log_softmax(hidden @ transformer.output_table(weights, c).T)
+        chosen = jnp.take_along_axis(log_probs, rows[:, :, None], axis=2)[..., 0]
+        return (chosen * real).sum(axis=1).reshape(B, R)
 
     return run, forced
 
@@ -173,6 +171,22 @@ def test_the_transformer_searches_as_an_automaton_does(translate):
 
     three = run(functools.partial(beam.search, beam_size=3), 3)
     assert np.all(three.lengths > 0)
-    for b in range(3):
-        for tokens, log_prob, _ in found(three, b):
-            np.testing.assert_allclose(log_prob, forced(tokens, b), atol=1e-4)
+    expected = forced(three.tokens, three.lengths)
+    np.testing.assert_allclose(three.log_probs, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "k"), [(5, 4), (64, 2), (1000, 8), (1001, 8), (8000, 10)])
+def test_top_k_by_groups_is_exact(rng, size, k):
+    x = rng.permutation(3 * 2 * size).reshape(3, 2, size).astype(np.float32)  # no two are equal
+    values, index = beam.top_k(jnp.asarray(x), k)
+    order = np.argsort(-x, axis=-1)[..., :k]
+    np.testing.assert_array_equal(index, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(x, order, axis=-1))
+
+
+def test_top_k_by_groups_finds_equal_entries_once_each(rng):
+    x = rng.integers(0, 5, (4, 999)).astype(np.float32)
+    values, index = map(np.asarray, beam.top_k(jnp.asarray(x), 6))
+    np.testing.assert_array_equal(values, -np.sort(-x, axis=-1)[:, :6])
+    np.testing.assert_array_equal(np.take_along_axis(x, index, axis=-1), values)
+    assert all(len(set(row)) == 6 for row in index.tolist())

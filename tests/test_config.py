@@ -43,14 +43,16 @@ def test_an_unknown_key_names_the_nearest(text, message):
 
 
 def test_stop_is_a_number_and_a_unit():
-    assert config.parse_stop("5000u") == (5000.0, "u")
-    assert config.parse_stop(" 3e ") == (3.0, "e")
-    assert config.parse_stop("0.5m") == (0.5, "m")
+    assert config.parse_stop("5000u") == {"u": 5000.0}
+    assert config.parse_stop(" 3e ") == {"e": 3.0}
+    assert config.parse_stop("0.5m, 70u") == {"m": 0.5, "u": 70.0}
 
 
-@pytest.mark.parametrize("stop", ["", "20", "m", "0u", "-3e", "5h", "1e3u", "u5", "5 000u"])
+@pytest.mark.parametrize(
+    "stop", ["", "20", "m", "0u", "-3e", "5h", "1e3u", "u5", "5 000u", "5u,", "5u 3e"]
+)
 def test_another_stop_is_an_error_that_says_what_to_write(stop):
-    with pytest.raises(ValueError, match=r"5000u \(updates\), 3e \(epochs\) or 20m \(minutes\)"):
+    with pytest.raises(ValueError, match=r"5000u \(updates\), 3e \(epochs\), 20m \(minutes\)"):
         config.parse_stop(stop)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from tfm import layers
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 N = 2**16
 
 

@@ -1,5 +1,6 @@
 """Contract 4: stepwise decoding with a cache equals teacher forcing."""
 
+import functools
 import itertools
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from tfm import embeddings, incremental, transformer
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 B, R, T, S, V, D = 2, 3, 5, 4, 9, 16
 CASES = list(
@@ -36,13 +39,13 @@ def config(positions="sinusoidal", kv_heads=4, placement="pre", norm="layer", **
     )
 
 
-def step_through(params, c, memory, valid, tokens, parents):
+def step_through(params, c, memory, valid, tokens, parents, jit=lambda f: f):
     """Logits [T,B,R,V] of R hypotheses that take ``tokens[t]`` and descend from ``parents[t]``."""
     weights = incremental.for_decoding(params, c)
     cache = incremental.init_cache(weights, c, memory, valid, hypotheses=R, max_length=T)
-    logits = []
+    logits, decode_step = [], jit(incremental.decode_step)
     for t in range(T):
-        step, cache = incremental.decode_step(
+        step, cache = decode_step(
             weights, c, cache, jnp.asarray(tokens[t]), jnp.asarray(parents[t])
         )
         logits.append(step)
@@ -60,14 +63,14 @@ def histories(tokens, parents):
     return np.stack(out)
 
 
-def teacher_force(params, c, memory, valid, read):
+def teacher_force(params, c, memory, valid, read, jit=lambda f: f):
     """Logits [T,B,R,V] at the newest token of each history, every one decoded from its start."""
     rows = read.reshape(-1, T)
     steps = np.repeat(np.arange(T), B * R)
     segments = (np.arange(T)[None] <= steps[:, None]).astype(np.int32)
     places = np.broadcast_to(np.arange(T), rows.shape)
     spread = lambda x: jnp.tile(jnp.repeat(x, R, axis=0), (T,) + (1,) * (x.ndim - 1))  # noqa: E731
-    hidden = transformer.decode(
+    hidden = jit(transformer.decode)(
         params, c, spread(memory), spread(valid), *map(jnp.asarray, (rows, segments, places))
     )
     newest = hidden[jnp.arange(len(rows)), jnp.asarray(steps)]
@@ -113,9 +116,9 @@ def test_bfloat16_stays_close_to_teacher_forcing(rng, draw):
     c = config(dtype="bfloat16")
     params = draw(transformer.declare(c))
     memory, valid, tokens, parents = inputs(rng)
-    memory = memory.astype(jnp.bfloat16)
-    expected = teacher_force(params, c, memory, valid, histories(tokens, parents))
-    got = step_through(params, c, memory, valid, tokens, parents)
+    memory, jit = memory.astype(jnp.bfloat16), functools.partial(jax.jit, static_argnums=1)
+    expected = teacher_force(params, c, memory, valid, histories(tokens, parents), jit)
+    got = step_through(params, c, memory, valid, tokens, parents, jit)
     assert np.abs(got - expected).max() <= 0.05 * np.abs(expected).max()
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tfm import layers
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 ERF = np.vectorize(math.erf)
 
 

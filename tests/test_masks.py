@@ -28,7 +28,9 @@ def test_causal_is_the_lower_triangle():
 def test_causal_with_more_keys_than_queries():
     np.testing.assert_array_equal(masks.causal(2, 4)[0, 0], drawn("1 0 0 0", "1 1 0 0"))
     np.testing.assert_array_equal(masks.causal(2, 4, offset=2)[0, 0], drawn("1 1 1 0", "1 1 1 1"))
-    np.testing.assert_array_equal(masks.causal(3, 3, offset=-1)[0, 0], drawn("0 0 0", "1 0 0", "1 1 0"))
+    np.testing.assert_array_equal(
+        masks.causal(3, 3, offset=-1)[0, 0], drawn("0 0 0", "1 0 0", "1 1 0")
+    )
 
 
 def test_segments_keep_packed_sentences_apart():

@@ -6,6 +6,8 @@ import pytest
 from tfm import params
 from tfm.params import Param
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 DECLARATION = {
     "a": Param((3, 4), ("embed", "mlp"), params.normal(1.0)),
     "b": {"c": Param((5,), ("mlp",), params.zeros), "d": Param((2,), ("mlp",), params.ones)},

@@ -46,7 +46,7 @@ def test_sentences_are_drawn_as_often_as_they_are_likely():
 
 
 def test_every_drawn_sentence_ends_and_carries_its_own_log_probability():
-    model, limits = Automaton(2, batch=2), [6, 4]
+    model, limits = Automaton(2, batch=2, sharpness=0.7), [6, 4]
     hypotheses = draw(model, limits, samples=50, key=jax.random.key(1))
     for b, limit in enumerate(limits):
         drawn = found(hypotheses, b)

@@ -193,12 +193,12 @@ def evaluate(
     return 0
 
 
-def demo(workdir: Path = Path("runs/demo"), minutes: float = 4.0) -> int:
+def demo(workdir: Path = Path("runs/demo"), minutes: float = 5.0) -> int:
     """Train the built-in Chinese-English phrasebook, score it on unseen pairs, and translate.
 
     Args:
         workdir: Folder of the run.
-        minutes: Time to train for.
+        minutes: Train no longer than this; two cores need about three.
     """
     from tfm import demo as demonstration
 

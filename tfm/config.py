@@ -109,7 +109,8 @@ class Train:
 
     Attributes:
       seed: of the parameters and of dropout.
-      stop: ``5000u`` updates, ``3e`` epochs or ``20m`` minutes, counted over all resumes.
+      stop: ``5000u`` updates, ``3e`` epochs or ``20m`` minutes, counted over all resumes; of
+        several, such as ``5000u,20m``, whichever comes first.
       log_every, validate_every, checkpoint_every: in updates.
       accumulate: micro-batches an update; ``data.rows`` counts them together.
       label_smoothing: mass spread over the vocabulary (Szegedy 2016).
@@ -228,12 +229,15 @@ def from_file(path: str | Path) -> Config:
     return config
 
 
-def parse_stop(stop: str) -> tuple[float, Literal["u", "e", "m"]]:
-    """``"5000u"`` → (5000.0, "u"): updates; ``e`` epochs; ``m`` minutes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([uem])", stop.strip())
-    if not match or float(match[1]) <= 0:
-        raise ValueError(f"train.stop {stop!r}: say 5000u (updates), 3e (epochs) or 20m (minutes)")
-    return float(match[1]), match[2]
+def parse_stop(stop: str) -> dict[Literal["u", "e", "m"], float]:
+    """``"5000u,20m"`` → {"u": 5000.0, "m": 20.0}: updates; ``e`` epochs; ``m`` minutes."""
+    matches = [re.fullmatch(r"(\d+(?:\.\d+)?)([uem])", part.strip()) for part in stop.split(",")]
+    if not all(match and float(match[1]) > 0 for match in matches):
+        raise ValueError(
+            f"train.stop {stop!r}: say 5000u (updates), 3e (epochs), 20m (minutes), or several "
+            "with commas"
+        )
+    return {match[2]: float(match[1]) for match in matches}
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:

@@ -32,13 +32,13 @@ def get_config() -> Config:
             source_length=0,
             target_length=64,
         ),
-        optimizer=Optimizer(learning_rate=3e-3, warmup=200),
+        optimizer=Optimizer(learning_rate=3e-3, warmup=150, schedule="cosine", decay_updates=800),
         train=Train(
-            stop="4m",
+            stop="800u",
             log_every=50,
-            validate_every=400,
-            checkpoint_every=400,
-            ema=0.998,
+            validate_every=200,
+            checkpoint_every=200,
+            ema=0.99,
             dev_limit=200,
         ),
         decode=Decode(beam_size=2),
@@ -48,8 +48,9 @@ def get_config() -> Config:
 def run(folder: Path, minutes: float) -> None:
     """Trains into ``folder``, or goes on there, and prints what came of it."""
     c = get_config()
-    c = dataclasses.replace(c, train=dataclasses.replace(c.train, stop=f"{minutes:g}m"))
-    print(f"Training a small Chinese→English Transformer for {minutes:g} minutes in {folder} ...")
+    stop = f"{c.train.stop},{minutes:g}m"
+    c = dataclasses.replace(c, train=dataclasses.replace(c.train, stop=stop))
+    print(f"Training a small Chinese→English Transformer in {folder}, {minutes:g} minutes at most.")
     outcome = loop.train(c, folder)
     if outcome.interrupted:
         print(f"Stopped at update {outcome.step:,}; `tfm demo --workdir {folder}` goes on.")

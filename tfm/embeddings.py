@@ -24,8 +24,9 @@ def embed(
     """The rows of the table: [...] int → [..., D].
 
     ``one_hot(ids) @ table`` and ``table[ids]`` are the same numbers exactly: each output is one
-    entry times 1 plus zeros, kept from rounding by asking for full precision. The product is the fast path when the vocabulary is sharded over
-    TPU cores; the gather is the fast path everywhere else.
+    entry times 1 plus zeros, in full precision, which TPUs and GPUs must be asked for. The product
+    is the fast path when the vocabulary is sharded over TPU cores; the gather is the fast path
+    everywhere else.
     """
     if method == "one_hot":
         classes = one_hot(ids, table_VD.shape[0], table_VD.dtype)

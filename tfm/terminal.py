@@ -36,14 +36,18 @@ def start_logging(level: int = logging.INFO) -> None:
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Appends tfm's log to a file too, while the block runs."""
+    """Appends tfm's log, from infos up, to a file too, while the block runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
     logger = logging.getLogger("tfm")
+    level = logger.level
     logger.addHandler(handler)
+    if not logger.isEnabledFor(logging.INFO):  # nobody called ``start_logging``
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
 

@@ -199,7 +199,7 @@ def load(folder: str | Path) -> Translator:
         _, params, info = checkpoint.load(folder / "best")
         step = info["update"]
     except FileNotFoundError:  # not validated yet, or there is no dev set
-        step, state, _ = checkpoint.load(folder / "checkpoints")
+        step, state, _ = checkpoint.load(folder / "checkpoints", only=("average", "params"))
         params = state.get("average") or state["params"]
     _log.info("model %s: weights of update %d", folder, step)
     return Translator(settings, jax.tree.map(jnp.asarray, params), source, target)

@@ -156,7 +156,8 @@ def _against_joeynmt(
     """The training loops of both on the same text and vocabularies, in turns."""
     c = loop.configuration(files[:2], pieces=4000, rows=32)
     log_every = max(1, updates // 6)
-    speeds: dict[str, list[float]] = {"tfm, whole loop": [], "JoeyNMT": []}
+    peer = f"JoeyNMT {joey.version(python)}"
+    speeds: dict[str, list[float]] = {"tfm": [], peer: []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         opened = open_data(c, folder)
@@ -164,9 +165,9 @@ def _against_joeynmt(
         text = joey.write_text(opened.pairs, folder, "train")
         settings = joey.write_config(folder, text, dev, opened.tokenizers, updates, log_every)
         for _ in range(rounds):
-            speeds["tfm, whole loop"] += loop.loop_speeds(c, updates, log_every)
-            speeds["JoeyNMT"] += joey.tokens_per_second(python, settings)
-    return measure.from_speeds("real text, d=256 3+3 ff=1024 V=4000", speeds)
+            speeds["tfm"] += loop.loop_speeds(c, updates, log_every)
+            speeds[peer] += joey.tokens_per_second(python, settings)
+    return measure.from_speeds("whole training loop on real text, d=256 3+3 ff=1024 V=4000", speeds)
 
 
 def _random_batch(shape: Shape) -> dict[str, np.ndarray]:

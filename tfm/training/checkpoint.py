@@ -11,7 +11,7 @@ import logging
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from etils import epath
 from tfm.training import manifest
 
 Tree = Any  # any pytree of arrays
+MakeTarget = Callable[[manifest.Manifest, str], Tree]  # (manifest, whose) -> what to read
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +107,12 @@ class Checkpoints:
         """
         self.wait()
         target = jax.tree.map(_placed, abstract_state)
-        found, damaged = _newest_whole(self._manager, self._folder, lambda _: target)
+
+        def make_target(listed: manifest.Manifest, where: str) -> Tree:
+            manifest.check_target(listed, target, where)
+            return target
+
+        found, damaged = _newest_whole(self._manager, self._folder, make_target)
         if found is None:
             return None
         for step, reason in damaged:
@@ -152,10 +158,15 @@ class Checkpoints:
             ) from error
 
 
-def load(folder: str | Path) -> tuple[int, Tree, dict[str, Any]]:
+def load(folder: str | Path, only: Sequence[str] = ()) -> tuple[int, Tree, dict[str, Any]]:
     """Reads the newest whole checkpoint without knowing what is in it, on any kind of device.
 
     This is how a translator reads weights: it changes nothing in the folder.
+
+    Args:
+      folder: as for ``Checkpoints``.
+      only: the first names of what to read, say ("params",), of those there are; () reads all,
+        which nested dicts must hold: an optimizer's state is more than that.
 
     Returns:
       (step, state, position): the state as nested dicts of NumPy arrays.
@@ -170,7 +181,9 @@ def load(folder: str | Path) -> tuple[int, Tree, dict[str, Any]]:
     with ocp.CheckpointManager(
         path, options=ocp.CheckpointManagerOptions(create=False, **_OPTIONS)
     ) as manager:
-        found, damaged = _newest_whole(manager, path, manifest.numpy_tree)
+        found, damaged = _newest_whole(
+            manager, path, lambda listed, _: manifest.numpy_tree(listed, only)
+        )
     if found is None:
         raise FileNotFoundError(f"checkpoints {path}: no checkpoint there")
     for step, reason in damaged:
@@ -179,7 +192,7 @@ def load(folder: str | Path) -> tuple[int, Tree, dict[str, Any]]:
 
 
 def _newest_whole(
-    manager: ocp.CheckpointManager, folder: epath.Path, make_target: Callable[[dict], Tree]
+    manager: ocp.CheckpointManager, folder: epath.Path, make_target: MakeTarget
 ) -> tuple[tuple[int, Tree, dict[str, Any]] | None, list[tuple[int, str]]]:
     """((step, state, position) or None, [(damaged step, reason)]), newest first."""
     damaged = []
@@ -205,7 +218,7 @@ def _read(
     manager: ocp.CheckpointManager,
     folder: epath.Path,
     step: int,
-    make_target: Callable[[dict], Tree],
+    make_target: MakeTarget,
 ) -> tuple[Tree, dict[str, Any]]:
     """(state, position) of one step, or any error whatever."""
     if not (folder / str(step) / "manifest").is_dir():  # orbax would return None, and log it
@@ -213,8 +226,7 @@ def _read(
     args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
     listed = manager.restore(step, args=args).manifest
     manifest.check_itself(listed)
-    target = make_target(listed)
-    manifest.check_target(listed, target, where=f"checkpoint {folder / str(step)}")
+    target = make_target(listed, f"checkpoint {folder / str(step)}")
     # Partial: what holds no array (None, an empty optimizer state) is not asked for on disk.
     restore = ocp.args.PyTreeRestore(
         target,

@@ -243,9 +243,9 @@ class _Run:
 
     def _share(self, watch: Stopwatch) -> float:
         """How much of ``train.stop`` is done."""
-        amount, unit = config.parse_stop(self.c.train.stop)
-        done = {"u": self.step, "e": self._epochs(), "m": watch.seconds / 60}[unit]
-        return done / amount
+        done = {"u": self.step, "e": self._epochs(), "m": watch.seconds / 60}
+        limits = config.parse_stop(self.c.train.stop)
+        return max(done[unit] / amount for unit, amount in limits.items())
 
     def _reason_to_stop(self, watch: Stopwatch) -> str:
         patience, since = self.c.train.patience, self.progress.since_best

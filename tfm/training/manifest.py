@@ -7,6 +7,7 @@ position, and ends with a checksum of itself. All of it is JSON.
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -64,11 +65,17 @@ def check_data(manifest: Manifest, state: Tree) -> None:
             raise ValueError(f"the data of {name} fail their checksum")
 
 
-def numpy_tree(manifest: Manifest) -> Tree:
-    """Empty NumPy arrays in nested dicts, as the names say ("encoder/q" is [encoder][q])."""
+def numpy_tree(manifest: Manifest, only: Sequence[str] = ()) -> Tree:
+    """Empty NumPy arrays in nested dicts, as the names say ("encoder/q" is [encoder][q]).
+
+    Args:
+      only: the first names wanted; () is all.
+    """
     tree: dict[str, Any] = {}
     for name, a in manifest["arrays"].items():
         *parents, last = name.split("/")
+        if only and name.split("/")[0] not in only:
+            continue
         node = tree
         for key in parents:
             node = node.setdefault(key, {})

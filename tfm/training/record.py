@@ -48,7 +48,8 @@ class Record:
         """Writes named values of an update to the TSV and the curves."""
         for name, value in values.items():
             self._writer.writerow((step, name, f"{value:.6g}"))
-            self._board.add_scalar(name, value, step)
+            if np.isfinite(value):  # a curve has no place for others, and a warning for each
+                self._board.add_scalar(name, value, step)
         self._file.flush()
 
     def log(self, step: int, epochs: float, elapsed: float, learning_rate: float) -> str:

@@ -97,7 +97,7 @@ def update(
     sums, gradients = _gradients(state.params, c, batch, key)
     tokens = jnp.maximum(sums.tokens, 1.0)
     gradients = jax.tree.map(lambda g: g / tokens, gradients)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     good = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
 
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)

@@ -66,6 +66,19 @@ def write_config(
     return path
 
 
+def version(python: Path) -> str:
+    """JoeyNMT's version in that environment.
+
+    Raises:
+      RuntimeError: that Python has no JoeyNMT, or cannot be run.
+    """
+    ask = "import importlib.metadata; print(importlib.metadata.version('joeynmt'))"
+    done = _run(python, "-c", ask)
+    if done.returncode:
+        raise RuntimeError(f"--joeynmt {python}: no JoeyNMT there: pip install joeynmt==2.3.0")
+    return done.stdout.strip()
+
+
 def tokens_per_second(python: Path, config: Path) -> list[float]:
     """Trains, and returns the speed of each logging interval but the first.
 
@@ -75,13 +88,7 @@ def tokens_per_second(python: Path, config: Path) -> list[float]:
     Raises:
       RuntimeError: JoeyNMT failed; the message holds the end of what it said.
     """
-    done = subprocess.run(
-        [str(python), "-m", "joeynmt", "train", str(config), "--skip-test"],
-        env=os.environ | {"OMP_NUM_THREADS": str(cores())},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _run(python, "-m", "joeynmt", "train", str(config), "--skip-test")
     said = done.stdout + done.stderr
     speeds = [float(x) for x in re.findall(r"Tokens per Sec:\s*(\d+)", said)]
     if done.returncode or len(speeds) < 2:
@@ -89,11 +96,26 @@ def tokens_per_second(python: Path, config: Path) -> list[float]:
     return speeds[1:]
 
 
+def _run(python: Path, *arguments: str) -> subprocess.CompletedProcess:
+    # Its environment is its own: nothing of ours may be found in it.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [str(python), *arguments],
+        env=environment | {"OMP_NUM_THREADS": str(cores())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def _training(updates: int, log_every: int) -> dict:
     return {
         "optimizer": "adam",
         "adam_betas": [0.9, 0.98],
-        "learning_rate": 0.0005,
+        "scheduling": "warmupinversesquareroot",
+        "learning_rate": 0.001,
+        "learning_rate_min": 0.0,
+        "learning_rate_warmup": 400,
         "normalization": "tokens",
         "label_smoothing": 0.1,
         "batch_size": 2048,
