@@ -202,7 +202,7 @@ def test_bad_updates_are_skipped_counted_and_in_the_end_too_many(short, monkeypa
     assert str(error.value) == (
         "3 updates in a row, up to 7, had no finite loss or gradient: lower "
         "optimizer.learning_rate, raise optimizer.warmup or set optimizer.clip; the newest "
-        "checkpoint is 4"
+        "checkpoint is of update 4"
     )
     warned = [record.getMessage() for record in caplog.records]
     assert [w.split(":")[0] for w in warned] == ["update 2", "update 5", "update 6", "update 7"]

@@ -101,9 +101,7 @@ def test_beam_of_one_is_greedy(model):
         valid = (source != 0).astype(jnp.int32)
         limit = 2 * len(ids) + 10
         memory = transformer.encode(params, c, source, valid, jnp.arange(16)[None])
-        cache = incremental.init_cache(
-            weights, c, memory, valid, hypotheses=1, max_length=limit
-        )
+        cache = incremental.init_cache(weights, c, memory, valid, hypotheses=1, max_length=limit)
         greedy = sample.sample(
             lambda tokens, parents, cache: incremental.decode_step(
                 weights, c, cache, tokens, parents

@@ -279,6 +279,10 @@ def _writing(path: Path | None) -> Iterator[BinaryIO]:
         with part.open("wb") as file:
             yield file
         part.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(part)):  # then it is not about the output
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -187,6 +187,14 @@ def from_json(text: str) -> Config:
     return _build(Config, json.loads(text), where="config")
 
 
+def read(path: str | Path) -> Config:
+    """Reads a ``config.json``; errors name the file."""
+    try:
+        return from_json(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an error message: the nearest known name, or all of them."""
     near = difflib.get_close_matches(name, known, n=1)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+_log = logging.getLogger(__name__)
 _FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 
 
@@ -31,7 +32,10 @@ def start_logging(level: int = logging.INFO) -> None:
         handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("tfm").setLevel(level)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds and orbax warn about the normal
+    # tfds and orbax warn about the normal; of an error they print every step of its way up to us.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Of many reads or writes that fail together one is raised; the others cannot be.
+    sys.unraisablehook = lambda unraisable: _log.debug("%s", unraisable.exc_value)
 
 
 @contextmanager

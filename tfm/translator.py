@@ -186,7 +186,7 @@ def load(folder: str | Path) -> Translator:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"model {folder}: no config.json there; is it a folder of a run?")
-    settings = config.from_json((folder / "config.json").read_text(encoding="utf-8"))
+    settings = config.read(folder / "config.json")
     names = ("joint", "joint") if settings.tokenizer.joint else ("source", "target")
     source, target = (load_tokenizer(folder / "tokenizers" / f"{n}.model") for n in names)
     sizes = settings.model.source_vocab, settings.model.target_vocab

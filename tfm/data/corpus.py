@@ -85,8 +85,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
         os.chmod(temporary, 0o644)  # mkstemp makes private files; a cache may be shared.
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):  # a full disk does not say which file was too much
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -227,10 +229,11 @@ def _open_text(paths: tuple[Path, ...], data: config.Data) -> Pairs:
         text.check(paths, columns)
         try:
             _prepare(builder)
-        except OSError:
+        except (OSError, RuntimeError) as error:  # array_record knows the second only
             # Another process may have finished the same corpus first; then there is no error.
             if not builder.data_path.exists():
-                raise
+                reason = " ".join(str(error).split())
+                raise OSError(f"corpus {paths[0]}: not converted: {reason}") from error
     import tensorflow_datasets as tfds
 
     notes = tfds.builder_from_directory(builder.data_path).info.metadata

@@ -8,6 +8,7 @@ saved beside them (``manifest.py``) does.
 import contextlib
 import gc
 import logging
+import re
 import sys
 import textwrap
 import time
@@ -152,10 +153,18 @@ class Checkpoints:
             action()
         except Exception as error:  # from whatever storage, through tensorstore
             self._manager.reload()
+            self._clear_unfinished()
             raise OSError(
                 f"checkpoints {self._folder}: saving failed ({_brief(error)}); "
                 f"the newest one is {_step_or_none(self.latest())}"
             ) from error
+
+    def _clear_unfinished(self) -> None:
+        if jax.process_index() == 0:
+            for name in ocp.utils.tmp_checkpoints(self._folder):
+                # A late writer may still be there; the next to open the folder clears it again.
+                with contextlib.suppress(OSError):
+                    (self._folder / name).rmtree()
 
 
 def load(folder: str | Path, only: Sequence[str] = ()) -> tuple[int, Tree, dict[str, Any]]:
@@ -276,6 +285,8 @@ def _absolute(folder: str | Path) -> epath.Path:
 
 
 def _brief(error: Exception) -> str:
+    if system := re.search(r": ([^:]+) \[os_error_code", str(error)):
+        return system[1]  # before it tensorstore says at length what it was doing
     return textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …")
 
 

@@ -119,7 +119,7 @@ def _check_same(c: config.Config, path: Path) -> None:
     """Raises ValueError if ``path`` keeps the config of another run."""
     if not path.exists():
         return
-    kept = config.from_json(path.read_text(encoding="utf-8"))
+    kept = config.read(path)
     for name, old, new in config.differences(kept, c):
         if not name.startswith(_MAY_CHANGE):
             raise ValueError(
@@ -232,10 +232,15 @@ class _Run:
                 f"{metrics.gradient_norm} skipped ({bad} in a row)"
             )
             if bad >= self.c.train.bad_steps:
+                latest = self.checkpoints.latest()
                 raise FloatingPointError(
                     f"{bad} updates in a row, up to {update:,}, had no finite loss or gradient: "
                     "lower optimizer.learning_rate, raise optimizer.warmup or set optimizer.clip; "
-                    f"the newest checkpoint is {self.checkpoints.latest()}"
+                    + (
+                        "there is no checkpoint"
+                        if latest is None
+                        else f"the newest checkpoint is of update {latest:,}"
+                    )
                 )
 
     def _epochs(self) -> float:

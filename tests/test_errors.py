@@ -1,0 +1,212 @@
+"""What a person reads when the input is wrong: one line that says what and where."""
+
+import contextlib
+import json
+import resource
+import shutil
+import signal
+
+import jax
+import pytest
+import tiny
+
+from tfm import config
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+@pytest.fixture
+def experiment(tmp_path, tiny_run):
+    """``experiment(**changes)``: writes an experiment file, on the corpora of the tiny run."""
+    kept = config.read(tiny_run / "config.json")
+
+    def write(**changes):
+        c = tiny.change(kept, model={"source_vocab": 0, "target_vocab": 0})
+        path = tmp_path / "experiment.py"
+        text = config.to_json(tiny.change(c, **changes))
+        path.write_text(
+            f"from tfm import config\n\nget_config = lambda: config.from_json({text!r})\n"
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def fails(command, tmp_path):
+    """``fails(...)``: the command ends with exit code 1, nothing on stdout, and one line that is
+    returned. A run's folder holds at most its log.
+    """
+
+    def run(*arguments, stdin=b""):
+        code, out, err = command(*arguments, stdin=stdin)
+        assert code == 1
+        assert out == b""
+        assert "Traceback" not in err
+        lines = [line for line in err.splitlines() if "error:" in line]
+        assert len(lines) == 1 and lines[0] == err.splitlines()[-1]
+        assert lines[0].startswith(f"tfm {arguments[0]}: error: ")
+        return lines[0].removeprefix(f"tfm {arguments[0]}: error: ")
+
+    return run
+
+
+@contextlib.contextmanager
+def full_disk(at):
+    """Files cannot grow beyond ``at`` bytes: writing fails in the kernel, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at, limits[1]))
+    jax.config.update("jax_enable_compilation_cache", False)  # it would keep half a program
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        jax.config.update("jax_enable_compilation_cache", True)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def train(fails, experiment, folder, *options):
+    return fails("train", experiment, "--workdir", folder, *options)
+
+
+def test_unknown_key_on_the_command_line(command, experiment, tmp_path):
+    code, out, err = command(
+        "train", experiment(), "--workdir", tmp_path / "run", "--train.stpo", "5u"
+    )
+    assert code == 2
+    assert not out
+    assert "--train.stpo" in err and "--train.stop" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_key_in_a_kept_config(fails, tiny_run, tmp_path):
+    shutil.copytree(tiny_run / "tokenizers", tmp_path / "tokenizers")
+    path = tmp_path / "config.json"
+    settings = json.loads((tiny_run / "config.json").read_text())
+    settings["optimizer"]["learning_rat"] = settings["optimizer"].pop("learning_rate")
+    path.write_text(json.dumps(settings))
+    assert fails("translate", "--model", tmp_path) == (
+        f"{path}: config.optimizer has no key 'learning_rat'; did you mean 'learning_rate'?"
+    )
+    path.write_text("{")
+    assert fails("translate", "--model", tmp_path).startswith(f"{path}: ")
+
+
+def test_different_line_counts(fails, experiment, tiny_run, tmp_path):
+    files = tiny.write(tmp_path / "a", ["a", "b"]), tiny.write(tmp_path / "b", ["A"])
+    words = f"{files[0]} has 2 lines but {files[1]} has 1: line N of one must "
+    message = train(fails, experiment(data={"train": files}), tmp_path / "run")
+    assert message.startswith(words)
+    options = "--model", tiny_run, "--source", files[0]
+    assert fails("score", *options, "--target", files[1]).startswith(words)
+    assert fails("evaluate", *options, "--reference", files[1]).startswith(words)
+
+
+def test_text_that_is_not_utf_8(fails, experiment, tiny_run, tmp_path):
+    bad, good = tmp_path / "bad", tiny.write(tmp_path / "good", ["A", "B"])
+    bad.write_bytes(b"a\n\xff\n")
+    message = f"{bad} line 2: not UTF-8 (invalid start byte)"
+    options = "--model", tiny_run, "--source", bad
+    assert fails("score", *options, "--target", good) == message
+    assert fails("evaluate", *options, "--reference", good) == message
+    bad.write_bytes(b"\xff\n\xfe\n")
+    message = train(fails, experiment(data={"train": (str(bad), good)}), tmp_path / "run")
+    assert message == f"{bad} and {good}: no usable pair; every line is empty or not UTF-8"
+
+
+def test_missing_files(fails, experiment, tiny_run, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    for name in ("train", "dev"):
+        there = experiment(data={name: (str(nowhere), str(nowhere))})
+        assert train(fails, there, tmp_path / "run") == f"corpus {nowhere}: no such file"
+    message = fails("train", nowhere, "--workdir", tmp_path / "run")
+    assert message == f"experiment {nowhere}: no such file"
+    assert str(nowhere) in fails("translate", "--model", tiny_run, "--input", nowhere)
+    out = nowhere / "out"
+    assert str(out) in fails("translate", "--model", tiny_run, "--output", out)
+    message = fails("translate", "--model", nowhere)
+    assert message == f"model {nowhere}: no config.json there; is it a folder of a run?"
+    assert not nowhere.exists()
+
+
+def test_an_experiment_without_a_config(fails, tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text("a = 1\n")
+    assert fails("train", path, "--workdir", tmp_path) == (
+        f"experiment {path}: defines no get_config()"
+    )
+
+
+def test_a_vocabulary_that_is_not_the_kept_one(fails, experiment, tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    message = train(fails, experiment(tokenizer={"kind": "bpe"}), run)
+    where = f"tokenizer {run}/tokenizers/source.model: "
+    assert message.startswith(f"{where}kept vocabulary has kind char")
+    assert "but the config asks for bpe" in message
+    message = train(fails, experiment(tokenizer={"joint": True}), run)
+    assert "does not fit tokenizer.joint True" in message
+
+
+def test_too_little_text_for_the_vocabulary(fails, experiment, tmp_path):
+    run = tmp_path / "run"
+    message = train(fails, experiment(tokenizer={"kind": "bpe", "source_size": 5000}), run)
+    assert message.startswith("tokenizer for lower: 600 sentences give at most ")
+    assert "pieces, but 5000 were asked for; lower tokenizer.source_size" in message
+    assert [p.name for p in run.rglob("*") if p.is_file()] == ["log.txt"]
+
+
+def test_no_pair_that_fits(fails, experiment, tmp_path):
+    message = train(fails, experiment(data={"target_length": 2}), tmp_path / "run")
+    assert message.startswith("none of 600 pairs fits rows of 32/2 tokens; raise data.")
+
+
+def test_a_loss_that_is_not_finite(fails, experiment, tmp_path, monkeypatch):
+    there = experiment(
+        optimizer={"learning_rate": 1e30, "clip": 0.0}, train={"stop": "50u", "bad_steps": 3}
+    )
+    message = train(fails, there, tmp_path / "run")
+    assert "3 updates in a row, up to " in message
+    assert "had no finite loss or gradient: lower optimizer.learning_rate" in message
+    assert "there is no checkpoint" in message
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_settings_that_do_not_fit_together(fails, experiment, tmp_path):
+    there = experiment(train={"accumulate": 3})
+    assert "train.accumulate 3: must divide data.rows 8" in train(fails, there, tmp_path / "run")
+    there = experiment(model={"tie": "all"}, tokenizer={"coverage": 0.9})
+    assert train(fails, there, tmp_path / "two")
+
+
+def test_a_disk_that_fills_up_while_training(fails, experiment, tmp_path):
+    run = tmp_path / "run"
+    with full_disk(at=40_000):
+        message = train(fails, experiment(data={"dev": ()}, train={"stop": "3u"}), run)
+    assert message == (
+        f"checkpoints {run}/checkpoints: saving failed (File too large); the newest one is none"
+    )
+    assert not list((run / "checkpoints").iterdir())
+
+
+def test_a_disk_that_fills_up_while_text_is_converted(fails, experiment, tmp_path):
+    cache = tmp_path / "cache"
+    there = experiment(data={"cache_dir": str(cache)})
+    with full_disk(at=500):
+        message = train(fails, there, tmp_path / "run")
+    assert message.startswith("corpus ") and str(cache) in message and "File too large" in message
+    assert not [p for p in cache.rglob("*") if p.is_file()]
+
+
+def test_a_disk_that_fills_up_while_translating(fails, tiny_run, tmp_path):
+    out = tmp_path / "out.txt"
+    source = tiny.write(tmp_path / "source", ["ab cd"] * 5000)
+    with full_disk(at=5000):
+        message = fails("translate", "--model", tiny_run, "--input", source, "--output", out)
+    assert str(out) in message and "File too large" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_n_best_beyond_the_beam(fails, tiny_run):
+    message = fails("translate", "--model", tiny_run, "--n-best", 9, stdin=b"a\n")
+    assert message == "n-best 9: must be from 1 to the beam size, 2"
