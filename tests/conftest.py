@@ -60,6 +60,7 @@ def command(monkeypatch, capfdbinary):
     """
     from tfm import cli
 
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # else it would start this process over
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # to have it back
     root, ours = logging.getLogger(), logging.getLogger("tfm")
     before = root.handlers[:], root.level, ours.level

@@ -159,24 +159,13 @@ def test_evaluate(command, tiny_run, tmp_path):
     assert "beam_size 1" in text and "compile seconds " in text
 
 
-def test_check_data_shows_what_is_planted(command, tmp_path):
-    """Said of a corpus with known faults; ``test_check.py`` looks at the numbers."""
-    c = tiny.config(tmp_path)
-    experiment = tmp_path / "experiment.py"
-    experiment.write_text(
-        "from pathlib import Path\nfrom tfm import config\n\n\ndef get_config():\n"
-        f"    return config.from_json({tiny_json(c)!r})\n"
-    )
-    code, out, _ = command("check-data", experiment, "--data.rows", 4)
+def test_check_data_looks_at_an_experiment(command, tmp_path):
+    """What it finds is in ``test_check.py``."""
+    there = tiny.experiment(tmp_path, tiny.config(tmp_path))
+    code, out, _ = command("check-data", there, "--data.rows", 4)
     assert code == 0
-    assert "train: 600 pairs: 600 kept" in out.decode()
+    assert out.decode().startswith("train: 600 pairs: 600 kept")
     assert "batches: 4 rows of 32/32 tokens" in out.decode()
-
-
-def tiny_json(c):
-    from tfm import config
-
-    return config.to_json(c)
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,7 @@ def experiment(tmp_path, tiny_run):
 
     def write(**changes):
         c = tiny.change(kept, model={"source_vocab": 0, "target_vocab": 0})
-        path = tmp_path / "experiment.py"
-        text = config.to_json(tiny.change(c, **changes))
-        path.write_text(
-            f"from tfm import config\n\nget_config = lambda: config.from_json({text!r})\n"
-        )
-        return path
+        return tiny.experiment(tmp_path, tiny.change(c, **changes))
 
     return write
 
@@ -57,12 +52,13 @@ def full_disk(at):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at, limits[1]))
-    jax.config.update("jax_enable_compilation_cache", False)  # it would keep half a program
+    kept_from = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # else half a program is
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        jax.config.update("jax_enable_compilation_cache", True)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", kept_from)
         signal.signal(signal.SIGXFSZ, handler)
 
 

@@ -17,8 +17,9 @@ FLOORS = [
     {"demo"},
     {"inspect"},
     {"interop"},
-    {"translator"},
     {"training"},
+    {"translator"},  # below training, which translates the dev set
+    {"training.checkpoint", "training.manifest"},  # below the translator, which reads them
     {"decoding"},
     {"evaluation"},
     {"data"},
@@ -61,7 +62,9 @@ def arrows(name):
 
 
 def room(name):
-    return name.split(".")[1]
+    parts = name.split(".")
+    apart = ".".join(parts[1:3])
+    return apart if apart in FLOOR else parts[1]
 
 
 ROOMS = sorted(set(MODULES) - {"tfm"})
@@ -71,8 +74,9 @@ ROOMS = sorted(set(MODULES) - {"tfm"})
 def test_arrows_point_down(name):
     assert room(name) in FLOOR, f"{name}: give the new room its floor in FLOORS"
     for target in arrows(name):
-        same_room = room(name) == room(target) and name.count(".") == target.count(".") == 2
-        assert same_room or FLOOR[room(name)] < FLOOR[room(target)], f"{name} imports {target}"
+        assert room(name) == room(target) or FLOOR[room(name)] < FLOOR[room(target)], (
+            f"{name} imports {target}"
+        )
 
 
 def test_no_two_modules_of_one_room_need_each_other():

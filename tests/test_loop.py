@@ -3,6 +3,7 @@ import logging
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def test_the_folder_holds_all_there_is_to_a_run(tiny_run):
 
     c = kept(tiny_run)
     assert c.model.source_vocab == tfm.load(tiny_run).source.size
-    dev = open(c.data.dev[0]).read().splitlines()
+    dev = Path(c.data.dev[0]).read_text().splitlines()
     for update in (100, 200):
         text = (tiny_run / "hypotheses" / f"{update}.txt").read_text()
         assert len(text.splitlines()) == len(dev)
@@ -79,7 +80,7 @@ def test_the_record_says_how_training_went(tiny_run):
 def test_dev_loss_is_that_of_forced_scoring(tiny_run):
     """Packed and teacher-forced in batches, or a pair at a time: two ways to one number."""
     c = kept(tiny_run)
-    sources, targets = (open(path).read().splitlines() for path in c.data.dev)
+    sources, targets = (Path(name).read_text().splitlines() for name in c.data.dev)
     model = tfm.load(tiny_run)
     nats = -sum(model.score(sources, targets))
     tokens = sum(len(model.target.encode(text)) for text in targets)
@@ -160,8 +161,8 @@ def test_stop_after_minutes(short):
 
 def test_early_stopping_keeps_the_best_weights(short, monkeypatch):
     values = iter([3.0, 7.0, 5.0, 6.0, 9.0])
-    score = lambda self: {"loss": 1.0, "bleu": 0.0, "chrf": next(values), "exact": 0.0}  # noqa: E731
-    monkeypatch.setattr(loop._Run, "_dev_scores", score)
+    score = lambda *_: {"loss": 1.0, "bleu": 0.0, "chrf": next(values), "exact": 0.0}  # noqa: E731
+    monkeypatch.setattr(loop.Validation, "scores", score)
     outcome, run = short(
         train={"stop": "90u", "validate_every": 2, "checkpoint_every": 3, "metric": "chrf",
                "patience": 2}
@@ -177,8 +178,8 @@ def test_early_stopping_keeps_the_best_weights(short, monkeypatch):
 
 def test_a_lower_loss_is_better(short, monkeypatch):
     values = iter([3.0, 2.0, 4.0, 1.0])
-    score = lambda self: {"loss": next(values), "bleu": 0.0, "chrf": 0.0, "exact": 0.0}  # noqa: E731
-    monkeypatch.setattr(loop._Run, "_dev_scores", score)
+    score = lambda *_: {"loss": next(values), "bleu": 0.0, "chrf": 0.0, "exact": 0.0}  # noqa: E731
+    monkeypatch.setattr(loop.Validation, "scores", score)
     outcome, _ = short(train={"stop": "8u", "validate_every": 2, "metric": "loss"})
     assert outcome.best == 1.0
 
@@ -221,7 +222,7 @@ def test_sigterm_saves_and_the_run_goes_on(short, caplog):
     settings = {"train": {"stop": "5u", "log_every": 1}, "data": {"dev": ()}}
     try:
         with caplog.at_level(logging.INFO, "tfm"):
-            outcome, run = short(**settings)
+            outcome, _ = short(**settings)
     finally:
         logger.removeHandler(handler)
     assert outcome == loop.Outcome(

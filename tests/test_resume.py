@@ -39,13 +39,7 @@ def start(tmp_path_factory):
             "ema": 0.9, "dev_limit": 3,
         },
     )  # fmt: skip
-    (folder / "config.json").write_text(config.to_json(c))
-    experiment = folder / "experiment.py"
-    experiment.write_text(
-        "from pathlib import Path\n"
-        "from tfm import config\n"
-        f"get_config = lambda: config.from_json(Path({str(folder / 'config.json')!r}).read_text())\n"
-    )
+    experiment = tiny.experiment(folder, c)
     environment = os.environ | {
         "PYTHONPATH": str(Path(tfm.__file__).parents[1]),
         "JAX_PLATFORMS": "cpu",

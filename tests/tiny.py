@@ -4,7 +4,7 @@ import dataclasses
 import random
 import string
 
-from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train
+from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train, to_json
 from tfm.transformer import Config as Model
 
 
@@ -55,6 +55,14 @@ def config(folder, **changes):
         decode=Decode(beam_size=2, batch_size=16),
     )  # fmt: skip
     return change(c, **changes)
+
+
+def experiment(folder, c):
+    """Writes an experiment file that gives the config; returns its path."""
+    path = folder / "experiment.py"
+    text = to_json(c)
+    path.write_text(f"from tfm import config\n\nget_config = lambda: config.from_json({text!r})\n")
+    return path
 
 
 def change(c, **sections):

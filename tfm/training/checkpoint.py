@@ -161,10 +161,10 @@ class Checkpoints:
 
     def _clear_unfinished(self) -> None:
         if jax.process_index() == 0:
-            for name in ocp.utils.tmp_checkpoints(self._folder):
+            for path in filter(ocp.utils.is_tmp_checkpoint, self._folder.iterdir()):
                 # A late writer may still be there; the next to open the folder clears it again.
                 with contextlib.suppress(OSError):
-                    (self._folder / name).rmtree()
+                    path.rmtree()
 
 
 def load(folder: str | Path, only: Sequence[str] = ()) -> tuple[int, Tree, dict[str, Any]]:

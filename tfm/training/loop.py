@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from tfm import config, evaluation, params, terminal, transformer
+from tfm import config, params, terminal, transformer
 from tfm.data import corpus, stream, tokenizer
 from tfm.data import scan as scanning
 from tfm.terminal import Stopwatch, duration
 from tfm.training import checkpoint, optimizer, step
 from tfm.training.record import Record
-from tfm.translator import Translator
+from tfm.training.validation import Validation
 
 _log = logging.getLogger(__name__)
 
@@ -152,10 +151,10 @@ class _Run:
         self.step = int(self.state.step)
         self.record = Record(folder, self.step, c.data.rows * c.data.target_length)
         stack.callback(self.record.close)
-        self.translator = Translator(c, self.state.weights, *data.tokenizers)
-        self.dev_loss = jax.jit(
-            lambda weights, batch: step.token_loss(weights, c, batch, None, 0.0)
-        )
+        self.validation = None
+        if data.dev is not None:
+            weights = self.state.weights
+            self.validation = Validation(c, folder, data.dev, data.tokenizers, weights)
         _log.info(
             f"{params.count(declaration):,} parameters on {jax.device_count()} "
             f"{jax.devices()[0].device_kind} device(s), activations in "
@@ -267,12 +266,12 @@ class _Run:
         self.checkpoints.save(self.step, self.state, position)
 
     def _validate(self) -> None:
-        """Scores the dev set, keeps what was translated, and saves the weights if they are best."""
+        """Scores the dev set, and saves the weights if they are best."""
         self.progress.validated = self.step
-        if self.data.dev is None:
+        if self.validation is None:
             return
         with self.record.training_time.paused():
-            scores = self._dev_scores()
+            scores = self.validation.scores(self.step, self.state.weights)
         self.record.write(self.step, {f"dev/{name}": value for name, value in scores.items()})
         value = scores[self.c.train.metric]
         sign = -1 if self.c.train.metric == "loss" else 1
@@ -291,33 +290,6 @@ class _Run:
             self.best.wait()  # before a checkpoint can tell of it
         else:
             self.progress.since_best += 1
-
-    def _dev_scores(self) -> dict[str, float]:
-        train, dev = self.c.train, self.data.dev
-        pairs = [dev[i] for i in range(min(len(dev), train.dev_limit or len(dev)))]
-        sources, references = zip(*pairs, strict=True)
-        translator = self.translator.with_params(self.state.weights)
-        hypotheses = translator.translate(sources, beam_size=train.dev_beam)
-        text = "".join(f"{line}\n" for line in hypotheses)
-        corpus.write_atomically(
-            self.folder / "hypotheses" / f"{self.step}.txt", text.encode("utf-8")
-        )
-        for i in np.linspace(0, len(pairs) - 1, 3).astype(int):
-            _log.info(f"  {sources[i]}\n    model: {hypotheses[i]}\n    human: {references[i]}")
-        language = self.c.data.target
-        return {
-            "loss": self._dev_loss(),
-            "bleu": evaluation.bleu(hypotheses, references, language).value,
-            "chrf": evaluation.chrf(hypotheses, references).value,
-            "exact": evaluation.exact_match(hypotheses, references).value,
-        }
-
-    def _dev_loss(self) -> float:
-        """Mean nats a token over the dev pairs that fit, teacher-forced."""
-        scan = scanning.scan(self.data.dev, self.data.tokenizers, self.c.data)
-        batches = stream.eval_batches(self.data.dev, scan, self.data.tokenizers, self.c.data)
-        sums = [self.dev_loss(self.state.weights, batch) for batch in batches]
-        return float(sum(s.nll for s in sums) / sum(s.tokens for s in sums))
 
 
 @contextmanager
