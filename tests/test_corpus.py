@@ -1,5 +1,6 @@
 """Corpora: what goes in comes out, what is dropped is counted, what is wrong is said."""
 
+import errno
 import gzip
 import os
 import pickle
@@ -226,7 +227,7 @@ def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, monkeypatc
     corpus.write_atomically(path, b"old")
 
     def full(handle, mode):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(OSError, match="No space left"):
