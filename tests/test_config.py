@@ -77,3 +77,14 @@ def test_a_bad_experiment_file_is_named(tmp_path):
     wrong.write_text("def get_config():\n    return {}\n")
     with pytest.raises(ValueError, match=r"wrong\.py: get_config\(\) returned dict"):
         config.from_file(wrong)
+
+
+def test_a_misspelt_field_in_an_experiment_file_names_the_nearest(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from tfm.config import Config, Train\n"
+        "def get_config():\n"
+        "    return Config(train=Train(stpo='9u'))\n"
+    )
+    with pytest.raises(ValueError, match=r"mine\.py.*stpo.*did you mean 'stop'"):
+        config.from_file(path)

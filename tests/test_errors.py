@@ -173,6 +173,9 @@ def test_settings_that_do_not_fit_together(fails, experiment, tmp_path):
     assert "train.accumulate 3: must divide data.rows 8" in train(fails, there, tmp_path / "run")
     there = experiment(model={"tie": "all"}, tokenizer={"coverage": 0.9})
     assert train(fails, there, tmp_path / "two")
+    there = experiment(model={"positions": "learned", "max_length": 31})
+    message = train(fails, there, tmp_path / "three")
+    assert message.startswith("model.max_length 31: rows hold up to 32 tokens a sentence; raise it")
 
 
 def test_a_disk_that_fills_up_while_training(fails, experiment, tmp_path):

@@ -4,7 +4,7 @@ The pieces are plain modules: ``from tfm import attention, masks, positions``. A
 folder: ``model = tfm.load("runs/demo"); model.translate(["我喜欢茶。"])``.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tfm.translator import Translator
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(folder: str, **settings: Any) -> "Translator":
+def load(folder: str) -> "Translator":
     """Opens a trained run for translation; see ``tfm.translator.load``."""
     from tfm import translator  # here, so that importing one piece does not import all of them
 
-    return translator.load(folder, **settings)
+    return translator.load(folder)

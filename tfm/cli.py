@@ -217,8 +217,14 @@ _COMMANDS: dict[str, Callable[..., int]] = {
 _TAKE_AN_EXPERIMENT = ("train", "check-data")
 
 
+def start() -> None:
+    """Entry point of the ``tfm`` command: ``main`` in a process with huge pages."""
+    _use_huge_pages()
+    main()
+
+
 def main() -> None:
-    """Entry point of the ``tfm`` command."""
+    """Parses ``sys.argv``, runs the command, and exits with its code."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
@@ -226,7 +232,6 @@ def main() -> None:
     name = arguments[0]
     if name not in _COMMANDS:
         sys.exit(f"tfm: unknown command {name!r}{config.nearest(name, _COMMANDS)}\n\n{_USAGE}")
-    _use_huge_pages()
     terminal.start_logging()
     try:
         sys.exit(_call(name, arguments[1:]))

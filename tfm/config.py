@@ -216,6 +216,14 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     return cls(**kwargs)
 
 
+def _fields(cls: type) -> list[str]:
+    """Names of the fields of ``cls`` and of its sections."""
+    names = []
+    for f in dataclasses.fields(cls):
+        names += [f.name, *(_fields(f.type) if dataclasses.is_dataclass(f.type) else [])]
+    return names
+
+
 def from_file(path: str | Path) -> Config:
     """Runs an experiment file and returns its ``get_config()``.
 
@@ -231,7 +239,15 @@ def from_file(path: str | Path) -> Config:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"experiment {path}: defines no get_config()")
-    config = module.get_config()
+    try:
+        config = module.get_config()
+    except TypeError as error:
+        wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if not wrong:
+            raise
+        raise ValueError(
+            f"experiment {path}: {error}{nearest(wrong[1], _fields(Config))}"
+        ) from error
     if not isinstance(config, Config):
         raise ValueError(f"experiment {path}: get_config() returned {type(config).__name__}")
     return config

@@ -76,7 +76,7 @@ class Translator:
         settings = dataclasses.replace(self.config.decode, **decode)
         if not 1 <= n <= settings.beam_size:
             raise ValueError(f"n-best {n}: must be from 1 to the beam size, {settings.beam_size}")
-        parts = [self._parts(i, text) for i, text in enumerate(texts)]
+        parts = [self._parts(text) for text in texts]
         found = iter(self._search([part for text in parts for part in text], n, settings))
         joiner = "" if self.config.data.target in ("zh", "ja") else " "
         return [_join([next(found) for _ in text], joiner) for text in parts]
@@ -122,7 +122,7 @@ class Translator:
         other._compiled = self._compiled
         return other
 
-    def _parts(self, number: int, text: str) -> list[str]:
+    def _parts(self, text: str) -> list[str]:
         """The text in pieces the model can take; [] for a blank one."""
         text, limit = normalise(text), self.config.data.source_length
         if not text:
@@ -130,10 +130,10 @@ class Translator:
         parts = pieces.cut(text, lambda part: len(self.source.encode(part)) <= limit)
         if len(parts) > 1:
             _log.warning(
-                "text %d is longer than the %d pieces the model takes: translated in %d parts",
-                number + 1,
+                "longer than the %d pieces the model takes, translated in %d parts: %s",
                 limit,
                 len(parts),
+                text[:30] + " ...",
             )
         return parts
 
@@ -211,6 +211,8 @@ def _search(
     """Source ids [B,S], 0 at padding → hypotheses."""
     S = source_BS.shape[1]
     max_length = math.ceil(settings.max_length_factor * S + settings.max_length_offset)
+    if c.positions == "learned":  # there is no vector for a place beyond
+        max_length = min(max_length, c.max_length)
     lengths_B = (source_BS != 0).sum(axis=1)
     limits_B = settings.max_length_factor * lengths_B + settings.max_length_offset
     limits_B = jnp.where(lengths_B > 0, jnp.clip(limits_B, 1, max_length), 1).astype(jnp.int32)

@@ -108,8 +108,18 @@ def open_data(c: config.Config, folder: Path) -> Data:
 
 
 def resolve(c: config.Config, data: Data) -> config.Config:
-    """Fills in what follows from the data: vocabulary sizes and row lengths."""
+    """Fills in what follows from the data: vocabulary sizes and row lengths.
+
+    Raises:
+      ValueError: a row can hold a sentence longer than the table of learned positions.
+    """
     source, target = data.tokenizers
+    longest = max(data.scan.source_length, data.scan.target_length)
+    if c.model.positions == "learned" and longest > c.model.max_length:
+        raise ValueError(
+            f"model.max_length {c.model.max_length}: rows hold up to {longest} tokens a sentence; "
+            "raise it, or lower data.source_length and data.target_length"
+        )
     model = dataclasses.replace(c.model, source_vocab=source.size, target_vocab=target.size)
     return dataclasses.replace(c, model=model, data=data.scan.resolved(c.data))
 
