@@ -339,3 +339,11 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path, kills):
     write(tmp_path, reached + 1)
     left = {p.name for p in tmp_path.iterdir()}
     assert left == {str(reached), str(reached + 1)}, "leftovers of half-made checkpoints"
+
+
+def test_of_a_system_error_only_the_reason_is_told():
+    """tensorstore puts other notes before or after the code, from one time to the next."""
+    for notes in ("[os_error_code='28']", "[spec='{}'] [os_error_code='28'] [file='x']"):
+        error = ValueError(f"OUT_OF_RANGE: Error writing x: No space left on device {notes}")
+        assert checkpoint._brief(error) == "No space left on device"
+    assert checkpoint._brief(KeyError("no code")) == "KeyError: 'no code'"

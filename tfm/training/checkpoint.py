@@ -8,6 +8,7 @@ saved beside them (``manifest.py``) does.
 import contextlib
 import gc
 import logging
+import os
 import re
 import sys
 import textwrap
@@ -285,8 +286,8 @@ def _absolute(folder: str | Path) -> epath.Path:
 
 
 def _brief(error: Exception) -> str:
-    if system := re.search(r": ([^:]+) \[os_error_code", str(error)):
-        return system[1]  # before it tensorstore says at length what it was doing
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))  # tensorstore says at length what it was doing
     return textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …")
 
 
