@@ -7,8 +7,6 @@ r"""Microsoft product documentation, Chinese → English: a base model on one GP
 Score: not yet run.
 """
 
-import dataclasses
-
 from tfm.config import Config, Data, Optimizer, Tokenizer, Train
 from tfm.transformer import PRESETS
 
@@ -16,7 +14,7 @@ from tfm.transformer import PRESETS
 def get_config() -> Config:
     folder = "corpora/msdocs-zh-en"
     return Config(
-        model=dataclasses.replace(PRESETS["base"], tie="target-output"),
+        model=PRESETS["base"],
         tokenizer=Tokenizer(source_size=16_000, target_size=16_000),
         data=Data(
             source="zh",

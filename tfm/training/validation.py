@@ -29,6 +29,7 @@ class Validation:
     ) -> None:
         """Takes the resolved config, and the run's folder for what is translated."""
         self._c, self._folder, self._pairs, self._tokenizers = c, folder, pairs, tokenizers
+        self._scan = scanning.scan(pairs, tokenizers, c.data)
         self._translator = Translator(c, weights, *tokenizers)
         self._sums = jax.jit(lambda weights, batch: step.token_loss(weights, c, batch, None, 0.0))
 
@@ -55,7 +56,6 @@ class Validation:
 
     def _loss(self, weights: Tree) -> float:
         """Mean nats a token over the pairs that fit, teacher-forced, without smoothing."""
-        scan = scanning.scan(self._pairs, self._tokenizers, self._c.data)
-        batches = stream.eval_batches(self._pairs, scan, self._tokenizers, self._c.data)
+        batches = stream.eval_batches(self._pairs, self._scan, self._tokenizers, self._c.data)
         sums = [self._sums(weights, batch) for batch in batches]
         return float(sum(s.nll for s in sums) / sum(s.tokens for s in sums))
