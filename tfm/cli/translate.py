@@ -1,74 +1,20 @@
-"""The ``tfm`` command: one typed function a subcommand.
-
-Results go to stdout, everything else to stderr. A wrong input ends with one clear line and exit
-code 1; a run that was told to stop saves and exits with 143.
-"""
+"""``tfm translate``, ``tfm score`` and ``tfm evaluate``: a trained run at work on files."""
 
 import dataclasses
-import functools
 import itertools
 import json
-import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
 import tyro
 
-from tfm import config, terminal
 from tfm.data import text
 
-_log = logging.getLogger("tfm")
-
-_USAGE = """usage: tfm COMMAND [options]
-
-  demo         train the built-in phrasebook on this machine, score it, translate a few sentences
-  train        train an experiment file, or go on where it stopped
-  translate    translate lines of text
-  score        log-probability of each target given its source
-  evaluate     BLEU and chrF of a model on a test set
-  check-data   what is in a corpus, what would be dropped, what memory training needs
-
-`tfm COMMAND --help` shows the options of one."""
-
 LengthNorm = Literal["power", "gnmt"]
-Experiment = Annotated[config.Config, tyro.conf.arg(name="")]
-
-
-def train(workdir: Path, experiment: Experiment) -> int:
-    """Train an experiment, or go on with it where it stopped.
-
-    Args:
-        workdir: Folder of the run: config, tokenizers, checkpoints, log.
-        experiment: Fields of the experiment file, to be overridden one by one.
-    """
-    from tfm.training import loop
-
-    outcome = loop.train(experiment, workdir)
-    metric = experiment.train.metric
-    best = "" if outcome.best is None else f"; best dev {metric} {outcome.best:.2f}"
-    _log.info(f"stopped at update {outcome.step:,}: {outcome.reason}{best}")
-    return loop.SIGTERM_EXIT if outcome.interrupted else 0
-
-
-def check_data(experiment: Experiment, workdir: Path | None = None) -> int:
-    """Look at an experiment's data before training on it.
-
-    Shows lengths, duplicates, what would be dropped, pieces a word, the density of packed batches
-    and the memory that training will need.
-
-    Args:
-        experiment: Fields of the experiment file, to be overridden one by one.
-        workdir: Folder of a run whose tokenizers to use; by default they are trained and forgotten.
-    """
-    from tfm.training import check
-
-    print(check.report(experiment, workdir))
-    return 0
 
 
 def translate(
@@ -191,81 +137,6 @@ def evaluate(
     print("decode " + ", ".join(f"{name} {value}" for name, value in settings.items()))
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in speed.items()))
     return 0
-
-
-def demo(workdir: Path = Path("runs/demo"), minutes: float = 5.0) -> int:
-    """Train the built-in Chinese-English phrasebook, score it on unseen pairs, and translate.
-
-    Args:
-        workdir: Folder of the run.
-        minutes: Train no longer than this; two cores need about three.
-    """
-    from tfm import demo as demonstration
-
-    demonstration.run(workdir, minutes)
-    return 0
-
-
-_COMMANDS: dict[str, Callable[..., int]] = {
-    "demo": demo,
-    "train": train,
-    "translate": translate,
-    "score": score,
-    "evaluate": evaluate,
-    "check-data": check_data,
-}
-_TAKE_AN_EXPERIMENT = ("train", "check-data")
-
-
-def start() -> None:
-    """Entry point of the ``tfm`` command: ``main`` in a process with huge pages."""
-    _use_huge_pages()
-    main()
-
-
-def main() -> None:
-    """Parses ``sys.argv``, runs the command, and exits with its code."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE)
-        sys.exit(0 if arguments else 2)
-    name = arguments[0]
-    if name not in _COMMANDS:
-        sys.exit(f"tfm: unknown command {name!r}{config.nearest(name, _COMMANDS)}\n\n{_USAGE}")
-    terminal.start_logging()
-    try:
-        sys.exit(_call(name, arguments[1:]))
-    except BrokenPipeError:  # whoever reads our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"tfm {name}: error: " + " ".join(str(error).split()))
-
-
-def _use_huge_pages() -> None:
-    """Starts this program over, once, with huge pages for large arrays, where glibc can do that.
-
-    XLA asks malloc for hundreds of megabytes in every step; with pages of 4 KiB a CPU spends a
-    fifth of a training step on filling them in. glibc reads the setting at the start only.
-    """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _call(name: str, arguments: list[str]) -> int:
-    """Parses the options of one command and runs it."""
-    command = _COMMANDS[name]
-    if name not in _TAKE_AN_EXPERIMENT:
-        return tyro.cli(command, prog=f"tfm {name}", args=arguments)
-    if not arguments or arguments[0].startswith("-"):
-        print(f"usage: tfm {name} EXPERIMENT.py [--workdir DIR] [--section.field value ...]\n")
-        print(f"{command.__doc__}\n`tfm {name} EXPERIMENT.py --help` lists all fields.")
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    experiment = config.from_file(arguments[0])
-
-    call = functools.partial(command, experiment=experiment)
-    return tyro.cli(call, prog=f"tfm {name} {arguments[0]}", args=arguments[1:])
 
 
 def _given(**options: Any) -> dict[str, Any]:

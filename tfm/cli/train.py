@@ -1,0 +1,58 @@
+"""``tfm demo``, ``tfm train`` and ``tfm check-data``."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tfm import config
+
+_log = logging.getLogger("tfm")
+
+Experiment = Annotated[config.Config, tyro.conf.arg(name="")]
+
+
+def train(workdir: Path, experiment: Experiment) -> int:
+    """Train an experiment, or go on with it where it stopped.
+
+    Args:
+        workdir: Folder of the run: config, tokenizers, checkpoints, log.
+        experiment: Fields of the experiment file, to be overridden one by one.
+    """
+    from tfm.training import loop
+
+    outcome = loop.train(experiment, workdir)
+    metric = experiment.train.metric
+    best = "" if outcome.best is None else f"; best dev {metric} {outcome.best:.2f}"
+    _log.info(f"stopped at update {outcome.step:,}: {outcome.reason}{best}")
+    return loop.SIGTERM_EXIT if outcome.interrupted else 0
+
+
+def check_data(experiment: Experiment, workdir: Path | None = None) -> int:
+    """Look at an experiment's data before training on it.
+
+    Shows lengths, duplicates, what would be dropped, pieces a word, the density of packed batches
+    and the memory that training will need.
+
+    Args:
+        experiment: Fields of the experiment file, to be overridden one by one.
+        workdir: Folder of a run whose tokenizers to use; by default they are trained and forgotten.
+    """
+    from tfm.training import check
+
+    print(check.report(experiment, workdir))
+    return 0
+
+
+def demo(workdir: Path = Path("runs/demo"), minutes: float = 5.0) -> int:
+    """Train the built-in Chinese-English phrasebook, score it on unseen pairs, and translate.
+
+    Args:
+        workdir: Folder of the run.
+        minutes: Train no longer than this; two cores need about three.
+    """
+    from tfm import demo as demonstration
+
+    demonstration.run(workdir, minutes)
+    return 0
