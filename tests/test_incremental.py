@@ -1,7 +1,6 @@
 """Contract 4: stepwise decoding with a cache equals teacher forcing."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +12,30 @@ from tfm import embeddings, incremental, transformer
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 B, R, T, S, V, D = 2, 3, 5, 4, 9, 16
-CASES = list(
-    itertools.product(
-        ("sinusoidal", "learned", "none"), (4, 2, 1), ("pre", "post"), ("layer", "rms")
-    )
-)
+CASES = [
+    {"kv_heads": 4, "norm_placement": "pre", "norm": "layer"},
+    {"kv_heads": 2, "norm_placement": "post", "norm": "layer"},
+    {"kv_heads": 1, "norm_placement": "pre", "norm": "rms", "activation": "swiglu", "bias": False},
+    {"kv_heads": 1, "norm_placement": "deepnorm", "qk_norm": True, "soft_cap": 2.0},
+    {"positions": "learned", "attention": "local", "window": 1},
+    {"positions": "none", "attention": "linear", "kv_heads": 2},
+    {"positions": "shaw", "relative_clip": 2, "kv_heads": 2},
+    {"positions": "t5", "relative_buckets": 4, "relative_max_distance": 3},
+    {"positions": "alibi", "attention": "additive", "cross_attention": "additive"},
+    {"positions": "rotary", "attention": "local", "window": 2},
+    {"positions": "rotary", "attention": "linear"},
+    {"positions": "rotary_interleaved", "rotary_scaling": 2.0, "kv_heads": 1},
+    {"positions": "transformer_xl", "kv_heads": 2},
+]
+"""What test_matrix.py crosses, here with hypotheses that descend from any other."""
 
 
-def config(positions="sinusoidal", kv_heads=4, placement="pre", norm="layer", **other):
-    settings = {"bias": norm == "layer", "activation": "relu" if norm == "layer" else "swiglu"}
-    return transformer.Config(
-        source_vocab=V,
-        target_vocab=V,
-        d_model=D,
-        heads=4,
-        kv_heads=kv_heads,
-        d_ff=24,
-        encoder_layers=1,
-        decoder_layers=2,
-        positions=positions,
-        max_length=T,
-        norm_placement=placement,
-        norm=norm,
-        **settings | other,
-    )
+def config(**changes):
+    settings = {
+        "source_vocab": V, "target_vocab": V, "d_model": D, "heads": 4, "d_ff": 24,
+        "encoder_layers": 1, "decoder_layers": 2, "max_length": T,
+    }  # fmt: skip
+    return transformer.Config(**settings | changes)
 
 
 def step_through(params, c, memory, valid, tokens, parents, jit=lambda f: f):
@@ -86,11 +85,9 @@ def inputs(rng):
     return memory, valid, tokens, parents
 
 
-@pytest.mark.parametrize(("positions", "kv_heads", "placement", "norm"), CASES)
-def test_stepwise_equals_teacher_forcing_for_every_history(
-    rng, draw, positions, kv_heads, placement, norm
-):
-    c = config(positions, kv_heads, placement, norm)
+@pytest.mark.parametrize("changes", CASES, ids=lambda c: "-".join(map(str, c.values())))
+def test_stepwise_equals_teacher_forcing_for_every_history(rng, draw, changes):
+    c = config(**changes)
     params = draw(transformer.declare(c))
     memory, valid, tokens, parents = inputs(rng)
     expected = teacher_force(params, c, memory, valid, histories(tokens, parents))
@@ -140,3 +137,23 @@ def test_a_step_is_one_compiled_program(rng, draw):
     for t in range(T):
         _, cache = step(cache, tokens[t], parents[t])
     assert step._cache_size() == 1
+
+
+def test_linear_attention_keeps_as_much_for_a_long_target_as_for_a_short_one(draw):
+    c = config(attention="linear")
+    weights = incremental.for_decoding(draw(transformer.declare(c)), c)
+
+    def kept(length):
+        memory, valid = jnp.zeros((B, S, D)), jnp.ones((B, S), jnp.int32)
+        cache = incremental.init_cache(weights, c, memory, valid, hypotheses=R, max_length=length)
+        return sum(x.size for x in jax.tree.leaves(cache.own))
+
+    assert kept(5) == kept(500) == 2 * B * R * 4 * (4 * 4 + 4)
+
+
+def test_more_steps_than_learned_positions_are_an_error(rng, draw):
+    c = config(positions="learned")
+    weights = incremental.for_decoding(draw(transformer.declare(c)), c)
+    memory, valid, _, _ = inputs(rng)
+    with pytest.raises(ValueError, match="6 decoding steps, but the model has 5 learned positions"):
+        incremental.init_cache(weights, c, memory, valid, hypotheses=R, max_length=T + 1)

@@ -107,6 +107,17 @@ def test_residual_places_its_norm(rng, draw, placement):
     assert aux == "kept"
 
 
+def test_deepnorm_weighs_the_shortcut(rng, draw):
+    """Wang 2022, figure 2, for 6 + 6 layers."""
+    weights = draw(layers.norm_params(8, "layer"))
+    x = jnp.asarray(rng.normal(size=(2, 3, 8)), jnp.float32)
+    y, _ = layers.residual(weights, x, lambda y: (jnp.sin(y), None), "deepnorm", alpha=3.0)
+    np.testing.assert_allclose(y, layers.norm(weights, 3.0 * x + jnp.sin(x)), atol=1e-6)
+    both = layers.deepnorm(6, 6)
+    np.testing.assert_allclose(both["encoder"], [0.81 * 6 ** (5 / 16), 0.87 * 6 ** (-5 / 16)])
+    np.testing.assert_allclose(both["decoder"], [18**0.25, 72**-0.25])
+
+
 def test_residual_drops_the_sublayer_and_never_the_shortcut(draw):
     weights = draw(layers.norm_params(50, "rms"))
     x = jnp.full((2, 20, 50), 3.0)

@@ -55,3 +55,8 @@ def test_combine_is_the_logical_and():
 def test_combining_nothing_restricts_nothing():
     assert masks.combine() is None
     assert masks.combine(None, None) is None
+
+
+def test_window_hides_what_is_far():
+    expected = [[abs(s - t - 2) <= 1 for s in range(7)] for t in range(4)]
+    np.testing.assert_array_equal(masks.window(4, 7, 1, offset=2)[0, 0], expected)

@@ -23,25 +23,6 @@ def test_sinusoids_are_those_of_the_paper():
     np.testing.assert_allclose(positions.sinusoidal(places[0], D), expected[0], atol=1e-6)
 
 
-def test_places_are_distinct_and_of_one_norm():
-    x = np.asarray(positions.sinusoidal(jnp.arange(1024), 64), np.float64)
-    np.testing.assert_allclose(np.linalg.norm(x, axis=-1), math.sqrt(32), rtol=1e-6)
-    squared = 2 * 32 - 2 * (x @ x.T) + 1e9 * np.eye(len(x))
-    assert np.sqrt(squared.min()) > 0.5
-
-
-@pytest.mark.parametrize("shift", [1, 5, -3, 64])
-def test_a_shift_is_one_rotation_wherever_it_starts(shift):
-    """sin(a+b) = sin a cos b + cos a sin b, cos(a+b) = cos a cos b - sin a sin b."""
-    angles = shift / 10_000 ** (2 * np.arange(D // 2) / D)
-    cos, sin = np.diag(np.cos(angles)), np.diag(np.sin(angles))
-    rotation = np.block([[cos, sin], [-sin, cos]])
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(D), atol=1e-12)
-    places = np.arange(3, 100)
-    start, moved = (positions.sinusoidal(jnp.asarray(p), D) for p in (places, places + shift))
-    np.testing.assert_allclose(moved, np.asarray(start) @ rotation.T, atol=3e-5)
-
-
 def test_nearness_depends_on_the_distance_alone():
     x = np.asarray(positions.sinusoidal(jnp.arange(50), D), np.float64)
     near = x @ x.T

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import numpy as np
 import pytest
 
 from tfm import params, transformer
@@ -56,6 +58,44 @@ def test_variants_have_the_parameters_counted_by_hand():
     assert params.count(transformer.declare(plain)) == by_hand(plain, 11, 11)
 
 
+def test_attention_and_position_variants_have_the_parameters_counted_by_hand():
+    """Of the two layers a side, 4 heads of width 4."""
+    plain = params.count(transformer.declare(CONFIG))
+    for changes, more in [
+        ({"positions": "shaw", "relative_clip": 3}, 4 * 2 * 7 * 4),
+        ({"positions": "t5", "relative_buckets": 8}, 2 * 8 * 4),
+        ({"positions": "alibi"}, 0),
+        ({"positions": "rotary"}, 0),
+        ({"positions": "transformer_xl"}, 4 * (16 * 16 + 2 * 16)),
+        ({"qk_norm": True}, 6 * 2 * 4),
+        ({"attention": "additive"}, 4 * 16),
+        ({"attention": "additive", "cross_attention": "additive"}, 6 * 16),
+        ({"attention": "linear"}, 0),
+        ({"attention": "local"}, 0),
+    ]:
+        assert params.count(transformer.declare(config(**changes))) == plain + more, changes
+
+
+def test_deepnorm_starts_values_outputs_and_feed_forward_smaller():
+    """Wang 2022: β is 0.87 (N⁴M)^(-1/16) in the encoder and (12M)^(-1/4) in the decoder."""
+    post, deep = (
+        params.init(jax.random.key(0), transformer.declare(config(norm_placement=p)))
+        for p in ("post", "deepnorm")
+    )
+    for side, beta in [("encoder", 0.87 * 32 ** (-1 / 16)), ("decoder", 24**-0.25)]:
+        ratios = jax.tree_util.tree_map_with_path(
+            lambda _, a, b: float(np.abs(b).sum() / max(np.abs(a).sum(), 1e-9)),
+            post[side]["layers"],
+            deep[side]["layers"],
+        )
+        for block in {"self", "cross"} & set(ratios):
+            r = ratios[block]
+            np.testing.assert_allclose([r["v"]["w"], r["out"]["w"]], beta, rtol=1e-5)
+            np.testing.assert_allclose([r["q"]["w"], r["k"]["w"]], 1.0, rtol=1e-5)
+        np.testing.assert_allclose([ratios["ff"]["up"], ratios["ff"]["down"]], beta, rtol=1e-5)
+        assert ratios["ff_norm"]["scale"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -65,6 +105,13 @@ def test_variants_have_the_parameters_counted_by_hand():
         ({"tie": "all", "target_vocab": 13}, "tie='all'.* 11 .* 13"),
         ({"tie": "source-target", "target_vocab": 13}, "source-target.* 11 .* 13"),
         ({"tie": "source-output", "target_vocab": 13}, "source-output.* 11 .* 13"),
+        ({"positions": "rotary", "head_dim": 5}, "'rotary'.* head width 5 must be even"),
+        ({"positions": "transformer_xl", "d_model": 15, "head_dim": 4}, "d_model 15 must be even"),
+        ({"attention": "local", "window": 0}, "window 0: .* say 1 or more"),
+        ({"soft_cap": -1.0}, "soft_cap -1.0 may not be negative"),
+        ({"rotary_scaling": 0.0}, "rotary_scaling 0.0 must be positive"),
+        ({"attention": "linear", "soft_cap": 5.0}, "'linear' with soft_cap=5.0: .* set it to 0"),
+        ({"attention": "linear", "attention_dropout": 0.1}, "attention_dropout=0.1: .*neither"),
     ],
 )
 def test_sizes_that_do_not_fit_are_an_error_that_names_both(changes, message):

@@ -5,7 +5,7 @@ import logging
 import time
 from pathlib import Path
 
-from tfm import evaluation, translator
+from tfm import evaluation, inspect, translator
 from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train
 from tfm.data import corpus
 from tfm.terminal import duration
@@ -70,11 +70,17 @@ def run(folder: Path, minutes: float) -> None:
     for i in range(0, len(pairs), len(pairs) // _SENTENCES):
         wrong = "" if hypotheses[i] == references[i] else f"   (should be: {references[i]})"
         print(f"  {sources[i]}\n    {hypotheses[i]}{wrong}")
+    shown = max(range(len(pairs)), key=lambda i: (hypotheses[i] == references[i], len(sources[i])))
+    page = folder / "report.html"
+    trace = inspect.trace(model, sources[shown], references[shown])
+    page.write_text(inspect.page(trace), encoding="utf-8")
+    print(f"\nEvery step of the way of {sources[shown]} through the model: open {page}")
     print(
         f"""
 What to type next:
   echo '{sources[0]}' | tfm translate --model {folder}
   tfm translate --model {folder} --n-best 3 --beam-size 5    # then type Chinese
+  tfm inspect '{sources[0]}' --model {folder} -o report.html --language zh
   tfm train experiments/tatoeba_zh_en.py --workdir runs/mine \\
       --data.train my.zh my.en --data.dev dev.zh dev.en      # your own text, line by line
 """

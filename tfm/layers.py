@@ -1,7 +1,7 @@
 """What stands around attention in every layer: norms, dropout, feed-forward, residual."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from tfm.params import Param, Tree, like, ones, xavier, zeros
 
 Norm = Literal["layer", "rms"]
 Activation = Literal["relu", "gelu", "swiglu"]
-Placement = Literal["pre", "post"]
+Placement = Literal["pre", "post", "deepnorm"]
 
 
 def norm_params(d_model: int, kind: Norm) -> Tree:
@@ -88,6 +88,31 @@ def split(key: jax.Array | None, n: int) -> list[jax.Array | None]:
     return [None] * n if key is None else list(jax.random.split(key, n))
 
 
+@jax.custom_vjp
+def linear(x: jax.Array, weight_DF: jax.Array) -> jax.Array:
+    """x W over the last axis: [...,D] → [...,F].
+
+    The gradient of W is written as xᵀ dy. JAX's own rule makes (dyᵀ x)ᵀ of it, and XLA on the CPU
+    then sums up the residual stream's gradient again for every transposed copy of dy: a seventh of
+    a training step. The price: reverse mode (``grad``, ``vjp``) only.
+    """
+    return x @ weight_DF
+
+
+def _linear_forward(x: jax.Array, weight_DF: jax.Array) -> tuple[jax.Array, tuple]:
+    return x @ weight_DF, (x, weight_DF)
+
+
+def _linear_backward(kept: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, weight_DF = kept
+    leading = tuple(range(x.ndim - 1))
+    dx = jnp.einsum("...f,df->...d", dy, weight_DF)
+    return dx, jax.lax.dot_general(x, dy, ((leading, leading), ((), ())))
+
+
+linear.defvjp(_linear_forward, _linear_backward)
+
+
 def feed_forward_params(d_model: int, d_ff: int, activation: Activation) -> Tree:
     """Two matrices with biases; SwiGLU has a gate too and, as in its paper, no biases."""
     up = Param((d_model, d_ff), ("embed", "mlp"), xavier())
@@ -115,16 +140,34 @@ def feed_forward(
     SwiGLU is (silu(x W_gate) · x W_up) W_down (Shazeer 2020, eq. 6). ``dropout_rate`` acts on the
     activation. Returns [B,T,D].
     """
-    up_BTF = x_BTD @ params["up"].astype(x_BTD.dtype)
+    up_BTF = linear(x_BTD, params["up"].astype(x_BTD.dtype))
     if activation == "swiglu":
-        hidden_BTF = jax.nn.silu(x_BTD @ params["gate"].astype(x_BTD.dtype)) * up_BTF
+        hidden_BTF = jax.nn.silu(linear(x_BTD, params["gate"].astype(x_BTD.dtype))) * up_BTF
     else:
         act = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[activation]
         hidden_BTF = act(up_BTF + like(params["up_bias"], up_BTF))
-    out_BTD = dropout(hidden_BTF, dropout_rate, key) @ params["down"].astype(x_BTD.dtype)
+    hidden_BTF = dropout(hidden_BTF, dropout_rate, key)
+    out_BTD = linear(hidden_BTF, params["down"].astype(x_BTD.dtype))
     if "down_bias" in params:
         out_BTD += like(params["down_bias"], out_BTD)
     return out_BTD
+
+
+class DeepNorm(NamedTuple):
+    """How much a shortcut weighs, and how small the sublayers' weights start."""
+
+    alpha: float
+    beta: float
+
+
+def deepnorm(encoder_layers: int, decoder_layers: int) -> dict[str, DeepNorm]:
+    """DeepNorm's constants for an encoder-decoder of N and M layers (Wang 2022, §2.2, figure 2)."""
+    N, M = encoder_layers, decoder_layers
+    both = (N**4 * M) ** (1 / 16)
+    return {
+        "encoder": DeepNorm(0.81 * both, 0.87 / both),
+        "decoder": DeepNorm((3 * M) ** 0.25, (12 * M) ** -0.25),
+    }
 
 
 def residual(
@@ -133,15 +176,18 @@ def residual(
     sublayer: Callable[[jax.Array], tuple[jax.Array, Any]],
     placement: Placement,
     *,
+    alpha: float = 1.0,
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
     """A sublayer with its norm and its shortcut.
 
     post: norm(x + f(x)) (Vaswani 2017, §3.1); pre: x + f(norm(x)) (Xiong 2020), which trains
-    without a long warm-up and needs one more norm at the end of the stack.
+    without a long warm-up and needs one more norm at the end of the stack; deepnorm:
+    norm(α x + f(x)) (Wang 2022), post-norm for stacks of any depth.
 
     Args:
+      alpha: of deepnorm.
       sublayer: f, returning its output and whatever else the caller wants back (keys and values
         for a cache, say).
 
@@ -150,5 +196,6 @@ def residual(
     """
     pre = placement == "pre"
     y_BTD, aux = sublayer(norm(norm_weights, x_BTD) if pre else x_BTD)
-    x_BTD = x_BTD + dropout(y_BTD, dropout_rate, key)
+    shortcut_BTD = alpha * x_BTD if placement == "deepnorm" else x_BTD
+    x_BTD = shortcut_BTD + dropout(y_BTD, dropout_rate, key)
     return (x_BTD if pre else norm(norm_weights, x_BTD)), aux

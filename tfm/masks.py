@@ -33,6 +33,25 @@ def causal(queries: int, keys: int | None = None, offset: int = 0) -> jax.Array:
     return jnp.tri(queries, keys, k=offset, dtype=bool)[None, None]
 
 
+def window(queries: int, keys: int, width: int, offset: int = 0) -> jax.Array:
+    """Hides what is far: query t sees keys t + offset - width to t + offset + width.
+
+    For 5 positions and width 1::
+
+        1 1 0 0 0
+        1 1 1 0 0
+        0 1 1 1 0
+        0 0 1 1 1
+        0 0 0 1 1
+
+    Returns:
+      [1,1,T,S].
+    """
+    past = jnp.tri(queries, keys, k=offset - width - 1, dtype=bool)
+    near = jnp.tri(queries, keys, k=offset + width, dtype=bool)
+    return (near & ~past)[None, None]
+
+
 def segment(query_segments_BT: jax.Array, key_segments_BS: jax.Array) -> jax.Array:
     """Keeps packed sentences apart: a query sees keys of its own segment; 0 is padding.
 

@@ -259,8 +259,10 @@ def _score(
 
 
 def _bucket(length: int, limit: int) -> int:
-    """The padded length of a sentence: 8, 16, 32, ... up to the model's limit."""
-    return min(limit, max(8, 1 << (length - 1).bit_length()))
+    """The padded length of a sentence: 8, 16, 24, 32, 48, 64, 96, ... up to the model's limit."""
+    power = max(8, 1 << (length - 1).bit_length())
+    between = power * 3 // 4
+    return min(limit, between if power > 16 and length <= between else power)
 
 
 def _rows(count: int, batch_size: int) -> int:

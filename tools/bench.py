@@ -3,9 +3,11 @@
     python tools/bench.py train     # nn.Transformer, eager and compiled; JoeyNMT if named
     python tools/bench.py decode    # Hugging Face Marian; CTranslate2 if installed
     python tools/bench.py data      # the packed stream against what a training step eats
+    python tools/bench.py word2vec --text FILE ... --similarity FILE ...   # gensim
 
 Needs the extra "bench". The sides run in turns, so that a slow spell of the machine hits them all;
-compare only within one run. Compile time is apart. ``--json FILE`` keeps everything.
+compare only within one run. Compile time is apart. ``--json FILE`` keeps everything. On Linux all
+sides have huge pages, as the ``tfm`` command has.
 """
 
 import importlib
@@ -14,8 +16,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # The peers need their part of a GPU's memory. Read when JAX starts.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -32,6 +35,8 @@ from tfm import terminal
 from tfm.data import corpus
 from tfm.data.tokenizer import BOS
 from tfm.training.loop import open_data, resolve
+from tfm.word2vec import analysis
+from tfm.word2vec.model import Config
 
 BEAM = 4
 
@@ -90,10 +95,13 @@ def decode(
     for shape in _chosen(shapes.DECODE, only):
         rng = np.random.default_rng(0)
         source_BS = rng.integers(4, shape.vocab - 1, (shape.batch, shape.length), dtype=np.int32)
-        sides = [ours.decoding(shape, source_BS, BEAM), marian.decoding(shape, source_BS, BEAM)]
+        sides = [
+            partial(ours.decoding, shape, source_BS, BEAM),
+            partial(marian.decoding, shape, source_BS, BEAM),
+        ]
         if marian.has_ctranslate2():
             sides += [
-                marian.ctranslate2_decoding(shape, source_BS, BEAM, compute)
+                partial(marian.ctranslate2_decoding, shape, source_BS, BEAM, compute)
                 for compute in ("float32", "int8")
             ]
         work = f"beam {BEAM}, {shape}"
@@ -133,18 +141,46 @@ def data(
     measure.report([replace(stream_row, details=details), step_row], json)
 
 
+def word2vec(
+    text: tuple[Path, ...],
+    similarity: tuple[Path, ...] = (),
+    methods: tuple[Literal["cbow", "skipgram"], ...] = ("cbow", "skipgram"),
+    seeds: tuple[int, ...] = (1, 2, 3),
+    epochs: int = 5,
+    workers: int = 2,
+    json: Path | None = None,
+) -> None:
+    """Word vectors, 100 wide, window 5, 5 negatives, against gensim: speed and Spearman.
+
+    Args:
+        text: Sentences, a line each, plain or .gz.
+        similarity: Tables of two words and a score, such as SimLex-999 and WordSim-353.
+        methods: Which of the two.
+        seeds: A turn of both sides each; scores are means over them.
+        epochs: Passes over the text.
+        workers: Threads of gensim.
+        json: Where to keep the results.
+    """
+    words = _peer("gensim_words")
+    sentences = words.read(text)
+    pairs = {path.name: analysis.read_pairs(words.lines(path)) for path in similarity}
+    rows = []
+    for method in methods:
+        c = Config(method=method, epochs=epochs)
+        rows += words.compare(c, sentences, seeds, pairs, workers)
+    measure.report(rows, json)
+
+
 def _training(
     shape: Shape, rounds: int, repeats: int, inner_dropout: float, compiled: bool
 ) -> list[Row]:
     """tfm and nn.Transformer on one shape."""
     torch_transformer = _peer("torch_transformer")
     batch = _random_batch(shape)
-    sides = [
-        ours.training(shape, batch, inner_dropout),
-        torch_transformer.training(shape, batch, inner_dropout, compiled=False),
-    ]
+    torch_side = partial(torch_transformer.training, shape, batch, inner_dropout)
+    sides = [partial(ours.training, shape, batch, inner_dropout), partial(torch_side, False)]
     if compiled:
-        sides.append(torch_transformer.training(shape, batch, inner_dropout, compiled=True))
+        sides.append(partial(torch_side, True))
     where = "everywhere" if inner_dropout else "on embeddings and sublayers"
     work = f"update, {shape}, dropout {where}"
     return measure.compare(work, [*sides, *_matrix_products()], rounds, repeats)
@@ -183,10 +219,11 @@ def _random_batch(shape: Shape) -> dict[str, np.ndarray]:
     return batch
 
 
-def _matrix_products() -> list[Side]:
+def _matrix_products() -> list[Callable[[], Side]]:
     """What each framework reaches when it does nothing but multiply matrices."""
     sizes = (2048, 1024, 1024) if jax.default_backend() == "cpu" else (4096, 4096, 4096)
-    return [ours.matrix_product(*sizes), _peer("torch_transformer").matrix_product(*sizes)]
+    torch_transformer = _peer("torch_transformer")
+    return [partial(side.matrix_product, *sizes) for side in (ours, torch_transformer)]
 
 
 def _chosen(all_shapes: Sequence[Shape], width: int | None) -> list[Shape]:
@@ -198,7 +235,7 @@ def _chosen(all_shapes: Sequence[Shape], width: int | None) -> list[Shape]:
 
 
 def _peer(name: str) -> Any:
-    """A module of ``peers`` that needs PyTorch, imported when it is wanted."""
+    """A module of ``peers`` that needs PyTorch or gensim, imported when it is wanted."""
     try:
         return importlib.import_module(f"peers.{name}")
     except ModuleNotFoundError as error:
@@ -209,8 +246,14 @@ def _peer(name: str) -> Any:
 
 def main() -> int:
     """Runs the subcommand that the command line names."""
+    terminal.use_huge_pages()
     terminal.start_logging()
-    commands: dict[str, Callable[..., None]] = {"train": train, "decode": decode, "data": data}
+    commands: dict[str, Callable[..., None]] = {
+        "train": train,
+        "decode": decode,
+        "data": data,
+        "word2vec": word2vec,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:

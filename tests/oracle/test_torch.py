@@ -139,7 +139,7 @@ def test_an_encoder_layer_is_transformer_encoder_layer(norm_first):
         weights,
         jax_array(x),
         config(norm_first, "relu"),
-        self_mask=masks.padding(~jax_array(hidden)),
+        sight=transformer.Sight(masks.padding(~jax_array(hidden))),
     )
     real = ~hidden.numpy()
     close(np.asarray(ours)[real], theirs[~hidden])
@@ -166,9 +166,9 @@ def test_a_decoder_layer_is_transformer_decoder_layer(norm_first):
         weights,
         jax_array(x),
         config(norm_first, "relu"),
-        self_mask=masks.causal(T),
+        sight=transformer.Sight(masks.causal(T)),
         cross=attention.keys_values(weights["cross"], jax_array(memory)),
-        cross_mask=masks.padding(~jax_array(hidden)),
+        cross_sight=transformer.Sight(masks.padding(~jax_array(hidden))),
     )
     close(ours, theirs)
 

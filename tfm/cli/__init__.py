@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tyro
 
 from tfm import config, terminal
-from tfm.cli import train, translate
+from tfm.cli import embed, inspect, train, translate
 
 _USAGE = """usage: tfm COMMAND [options]
 
@@ -21,24 +21,28 @@ _USAGE = """usage: tfm COMMAND [options]
   translate    translate lines of text
   score        log-probability of each target given its source
   evaluate     BLEU and chrF of a model on a test set
+  inspect      a page that shows every step of one sentence's way through a model
+  embed        word vectors: train, neighbours, evaluate, align
   check-data   what is in a corpus, what would be dropped, what memory training needs
 
 `tfm COMMAND --help` shows the options of one."""
 
-_COMMANDS: dict[str, Callable[..., int]] = {
+_COMMANDS: dict[str, Callable[..., int] | dict[str, Callable[..., int]]] = {
     "demo": train.demo,
     "train": train.train,
     "translate": translate.translate,
     "score": translate.score,
     "evaluate": translate.evaluate,
+    "inspect": inspect.inspect,
     "check-data": train.check_data,
+    "embed": embed.COMMANDS,
 }
 _TAKE_AN_EXPERIMENT = ("train", "check-data")
 
 
 def start() -> None:
     """Entry point of the ``tfm`` command: ``main`` in a process with huge pages."""
-    _use_huge_pages()
+    terminal.use_huge_pages()
     main()
 
 
@@ -61,20 +65,11 @@ def main() -> None:
         sys.exit(f"tfm {name}: error: " + " ".join(str(error).split()))
 
 
-def _use_huge_pages() -> None:
-    """Starts this program over, once, with huge pages for large arrays, where glibc can do that.
-
-    XLA asks malloc for hundreds of megabytes in every step; with pages of 4 KiB a CPU spends a
-    fifth of a training step on filling them in. glibc reads the setting at the start only.
-    """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
 def _call(name: str, arguments: list[str]) -> int:
     """Parses the options of one command and runs it."""
     command = _COMMANDS[name]
+    if isinstance(command, dict):
+        return tyro.extras.subcommand_cli_from_dict(command, prog=f"tfm {name}", args=arguments)
     if name not in _TAKE_AN_EXPERIMENT:
         return tyro.cli(command, prog=f"tfm {name}", args=arguments)
     if not arguments or arguments[0].startswith("-"):

@@ -28,6 +28,7 @@ def translate(
     max_length_factor: float | None = None,
     max_length_offset: int | None = None,
     n_best: int = 1,
+    alignment: bool = False,
 ) -> int:
     """Translate text, a line at a time: for every line in, one line out.
 
@@ -43,9 +44,14 @@ def translate(
         max_length_offset: ... plus this.
         n_best: Translations a line. Above 1, a line of output holds line number, score, natural-log
             probability and text, separated by tabs.
+        alignment: Follow each translation by a tab and which piece of the line each of its pieces
+            comes from (0-0 1-2: source-target, counted from 0), a tab and the line's pieces, a tab
+            and its own.
     """
     from tfm import translator
 
+    if alignment and n_best > 1:
+        raise ValueError("--alignment is of the best translation: leave --n-best at 1")
     decode = _given(
         batch_size=batch_size,
         beam_size=beam_size,
@@ -60,9 +66,14 @@ def translate(
         numbered = enumerate(lines, 1)
         while chunk := list(itertools.islice(numbered, 1 if is_terminal else at_once)):
             numbers, texts = zip(*chunk, strict=True)
-            for number, found in zip(numbers, opened.n_best(texts, n_best, **decode), strict=True):
-                rows = [found[0].text] if n_best == 1 else _n_best_rows(number, found)
-                out.write("".join(f"{row}\n" for row in rows).encode())
+            found = opened.n_best(texts, n_best, **decode)
+            if n_best > 1:
+                rows = itertools.chain(*map(_n_best_rows, numbers, found))
+            else:
+                rows = [best[0].text for best in found]
+            if alignment:
+                rows = map("\t".join, zip(rows, *_alignments(opened, texts, rows), strict=True))
+            out.write("".join(f"{row}\n" for row in rows).encode())
             out.flush()
     return 0
 
@@ -141,6 +152,18 @@ def evaluate(
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _alignments(opened: Any, texts: tuple[str, ...], translations: list[str]) -> list[list[str]]:
+    """Pairs in the Pharaoh format, source pieces and target pieces of every line."""
+    from tfm import inspect
+
+    found = inspect.align(opened, texts, translations)
+    return [
+        [str(a) for a in found],
+        [" ".join(a.source) for a in found],
+        [" ".join(a.target) for a in found],
+    ]
 
 
 def _n_best_rows(number: int, found: list) -> list[str]:

@@ -1,8 +1,10 @@
 """Taking times in turns, and saying what was measured: a table on stderr, a JSON file."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import shlex
@@ -10,7 +12,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ class Side:
 
     Attributes:
       name: in the table.
-      run: does the work once and returns when it is done, device included.
+      run: does the work once and returns when it is done, device included; None in a description
+        that left its process.
       compile_seconds: spent before the first run at full speed.
       tokens: target tokens in a run; 0 for a bare matrix product.
       flops: floating-point operations of the matrix products in a run.
@@ -35,7 +39,7 @@ class Side:
     """
 
     name: str
-    run: Callable[[], None]
+    run: Callable[[], None] | None
     compile_seconds: float
     tokens: int
     flops: float
@@ -85,19 +89,35 @@ def warm_up(run: Callable[[], Any]) -> float:
     return max(0.0, first - second)
 
 
-def compare(work: str, sides: Sequence[Side], rounds: int, repeats: int) -> list[Row]:
+Maker = Callable[[], Side]  # picklable, such as a functools.partial of a module's function
+
+
+def compare(work: str, makers: Sequence[Maker], rounds: int, repeats: int) -> list[Row]:
     """Times the sides in turns, A B C A B C ..., so that a slow spell of the machine hits all.
+
+    Each side lives in a process of its own, as it would at work: in one process two frameworks
+    fight over the heap and over spinning threads, and both come out slower. A turn begins with a
+    run that does not count, for a virtual machine takes back what memory lies idle meanwhile, and
+    the run that fills it again took up to twice its time.
 
     Args:
       work: what they do.
-      sides: the first is what the others are compared with.
+      makers: give the sides; the first is what the others are compared with.
       rounds: turns each side has.
-      repeats: runs in a turn, each timed.
+      repeats: runs in a turn that count, each timed.
     """
-    times: dict[str, list[float]] = {side.name: [] for side in sides}
-    for _ in range(rounds):
-        for side in sides:
-            times[side.name] += [seconds(side.run) for _ in range(repeats)]
+    with contextlib.ExitStack() as stack:
+        homes = [
+            stack.enter_context(
+                ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _move_in, (maker,))
+            )
+            for maker in makers
+        ]
+        sides = [home.submit(_description).result() for home in homes]
+        times: dict[str, list[float]] = {side.name: [] for side in sides}
+        for _ in range(rounds):
+            for side, home in zip(sides, homes, strict=True):
+                times[side.name] += home.submit(_times, repeats).result()
     medians = {name: statistics.median(values) for name, values in times.items()}
     gflops = {side.name: side.flops / medians[side.name] / 1e9 for side in sides}
     first = sides[0].tokens / medians[sides[0].name]
@@ -119,6 +139,21 @@ def compare(work: str, sides: Sequence[Side], rounds: int, repeats: int) -> list
             )
         )
     return rows
+
+
+def _move_in(maker: Maker) -> None:
+    """Makes the one side of this process, where the functions below find it."""
+    global _resident
+    _resident = maker()
+
+
+def _description() -> Side:
+    return replace(_resident, run=None)
+
+
+def _times(repeats: int) -> list[float]:
+    _resident.run()
+    return [seconds(_resident.run) for _ in range(repeats)]
 
 
 def from_speeds(work: str, speeds: dict[str, list[float]]) -> list[Row]:

@@ -1,0 +1,128 @@
+import heapq
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tfm.word2vec import corpus, huffman
+from tfm.word2vec.model import RATES, Config
+
+SENTENCES = [["a", "b", "a"], [], ["c", "a", "rare", "b", "c"], ["a"], ["b", "c", "a", "b"]] * 40
+C = Config(window=2, centres=4, tiles=3, samples=6, min_count=41, subsample=0, epochs=2)
+
+
+@pytest.fixture
+def stream(tmp_path):
+    vocabulary = corpus.count(SENTENCES, C.min_count)
+    return corpus.write(SENTENCES, vocabulary, tmp_path / "ids"), vocabulary
+
+
+def test_words_come_by_count_and_rare_ones_are_left_out():
+    vocabulary = corpus.count(SENTENCES, 41)
+    assert vocabulary.words == ("a", "b", "c")
+    assert vocabulary.counts_V.tolist() == [200, 160, 120]
+    with pytest.raises(ValueError, match="4 different words 1 come up at least 200 times"):
+        corpus.count(SENTENCES, 200)
+
+
+def test_the_stream_is_a_file_of_ids_and_sentence_ends(stream):
+    ids, _ = stream
+    assert isinstance(ids, np.memmap)
+    assert ids[:11].tolist() == [0, 1, 0, -1, -1, 2, 0, 1, 2, -1, 0]
+
+
+def test_every_word_is_a_centre_once_an_epoch_in_order(stream):
+    ids, vocabulary = stream
+    W, found, shares = C.window, [], []
+    for share, batch in corpus.batches(C, ids, vocabulary.counts_V, 2):
+        assert batch.words_BS.shape == (2, C.tiles, C.centres + 2 * W)
+        centres = batch.words_BS[:, :, W:-W]
+        found += centres[batch.sentences_BS[:, :, W:-W] > 0].tolist()
+        shares.append(share)
+    assert found == 2 * [i for i in ids if i >= 0]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
+
+
+def test_neighbours_in_a_tile_are_neighbours_in_the_text(stream):
+    ids, vocabulary = stream
+    W, seen = C.window, Counter()
+    text, number = [], 1
+    for i in ids:
+        number += i < 0
+        if i >= 0:
+            text.append((int(i), number))
+    for _, batch in corpus.batches(replace(C, epochs=1), ids, vocabulary.counts_V, 1):
+        for words, sentences in zip(batch.words_BS[0], batch.sentences_BS[0], strict=True):
+            for at in range(W, W + C.centres):
+                if sentences[at]:
+                    seen[
+                        words[at], words[at - 1] if sentences[at - 1] == sentences[at] else -1
+                    ] += 1
+    want = Counter(
+        (word, text[i - 1][0] if i and text[i - 1][1] == number else -1)
+        for i, (word, number) in enumerate(text)
+    )
+    stacks = -(-len(text) // (C.tiles * C.centres))  # a window ends where a stack does
+    assert sum((want - seen).values()) <= stacks and seen.total() == want.total()
+
+
+def test_windows_negatives_and_rates(stream):
+    ids, vocabulary = stream
+    batches = [b for _, b in corpus.batches(replace(C, epochs=40), ids, vocabulary.counts_V, 8)]
+    reach = np.concatenate([b.reach_BT.ravel() for b in batches])
+    assert np.allclose(np.bincount(reach)[1:] / len(reach), 1 / C.window, atol=0.02)
+    drawn = np.concatenate([b.negatives_BJ.ravel() for b in batches])
+    want = vocabulary.counts_V**0.75 / (vocabulary.counts_V**0.75).sum()
+    assert np.allclose(np.bincount(drawn) / len(drawn), want, atol=0.02)
+    rates = np.array([b.rate[0] for b in batches])
+    assert rates[0] == np.float32(RATES[C.method])
+    steps = -np.diff(rates[:-2])
+    assert np.allclose(steps, steps.mean(), rtol=0.3) and rates[-1] < 0.05 * rates[0]
+
+
+def test_frequent_words_are_thinned_out(stream):
+    ids, vocabulary = stream
+    c = replace(C, subsample=0.05, epochs=30)
+    kept = Counter()
+    for _, batch in corpus.batches(c, ids, vocabulary.counts_V, 2):
+        W = c.window
+        centres = batch.words_BS[:, :, W:-W][batch.sentences_BS[:, :, W:-W] > 0]
+        kept.update(centres.tolist())
+    f = vocabulary.counts_V / vocabulary.counts_V.sum()
+    want = np.sqrt(0.05 / f) + 0.05 / f
+    got = np.array([kept[i] for i in range(3)]) / (30 * vocabulary.counts_V)
+    assert np.allclose(got, want, atol=0.03)
+
+
+def test_no_word_is_too_rare_to_be_a_negative():
+    table = corpus.negative_table(np.array([10**9, 10**6, 1]), 0.75)
+    assert set(np.unique(table)) == {0, 1, 2}
+    shares = np.bincount(table) / len(table)
+    assert np.allclose(shares[1] / shares[0], 1e-3**0.75, rtol=0.01)
+
+
+def test_huffman_ways_are_prefix_free_and_shortest(rng):
+    counts = np.sort(rng.integers(1, 1000, 50))[::-1]
+    paths = huffman.paths(counts)
+    ways = []
+    for nodes, turns in zip(paths.nodes_VL, paths.turns_VL, strict=True):
+        real = turns >= 0
+        ways.append(dict(zip(nodes[real].tolist(), turns[real].tolist(), strict=True)))
+    root = set.intersection(*(set(way) for way in ways))
+    assert root == {len(counts) - 2}
+    assert set().union(*ways) == set(range(len(counts) - 1))
+    for i, a in enumerate(ways):  # any two words part at some node both pass
+        assert all(any(a[n] != b[n] for n in a.keys() & b.keys()) for b in ways[:i])
+    heap, cost = counts.tolist(), 0  # the cost of the best code is the sum of all merges
+    heapq.heapify(heap)
+    while len(heap) > 1:
+        merged = heapq.heappop(heap) + heapq.heappop(heap)
+        cost += merged
+        heapq.heappush(heap, merged)
+    assert sum(n * len(way) for n, way in zip(counts, ways, strict=True)) == cost
+
+
+def test_huffman_needs_two_words():
+    with pytest.raises(ValueError, match="at least two words, got 1"):
+        huffman.paths([3])

@@ -1,0 +1,102 @@
+"""Beam search watched: the hypotheses it kept at every step, and the finished ones."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+
+from tfm import incremental, transformer
+from tfm.config import Decode
+from tfm.data.tokenizer import BOS, EOS
+from tfm.decoding import beam
+from tfm.decoding.common import Hypotheses
+from tfm.params import Tree
+
+
+@flax.struct.dataclass
+class Beam:
+    """One sentence's search with R hypotheses; step 0 is bos.
+
+    Attributes:
+      tokens_QR: the newest token of each hypothesis alive at each of Q steps.
+      parents_QR: the hypothesis of the step before that it continues.
+      log_probs_QR: its natural-log probability so far; -inf where there is no such hypothesis.
+      finished: the ``Hypotheses`` found, best first, without the batch axis.
+    """
+
+    tokens_QR: np.ndarray
+    parents_QR: np.ndarray
+    log_probs_QR: np.ndarray
+    finished: Hypotheses
+
+
+def watch(
+    params: Tree,
+    c: transformer.Config,
+    settings: Decode,
+    source: list[int],
+    compiler_options: dict[str, Any] | None = None,
+) -> Beam:
+    """Searches the translation of one sentence of ids as the translator does."""
+    steps: list[tuple[np.ndarray, ...]] = []
+
+    def keep(tokens_1R: Any, parents_1R: Any, gained_1R: Any) -> None:
+        steps.append(tuple(np.array(x)[0] for x in (tokens_1R, parents_1R, gained_1R)))
+
+    run = functools.partial(_search, c=c, settings=settings, keep=keep)
+    search = jax.jit(run, compiler_options=compiler_options)
+    found = jax.tree.map(np.asarray, search(params, jnp.asarray([source])))
+    jax.effects_barrier()  # every step has been kept
+
+    log_probs = np.full(settings.beam_size, -np.inf)
+    log_probs[0] = 0.0  # search starts from equal hypotheses, of which only one counts
+    totals = [log_probs]
+    for _, parents, gained in steps[1:]:
+        totals.append(totals[-1][parents] + gained)
+    tokens, parents, _ = (np.stack(x) for x in zip(*steps, strict=True))
+    return Beam(tokens, parents, np.stack(totals), Hypotheses(*(x[0] for x in found)))
+
+
+def _search(
+    params: Tree,
+    source_1S: jax.Array,
+    *,
+    c: transformer.Config,
+    settings: Decode,
+    keep: Any,
+) -> Hypotheses:
+    """Beam search of one sentence; ``keep`` gets tokens, parents and gains [1,R] of each step."""
+    S = source_1S.shape[1]
+    limit = max(1, int(settings.max_length_factor * S + settings.max_length_offset))
+    if c.positions == "learned":  # there is no vector for a place beyond
+        limit = min(limit, c.max_length)
+    ones_1S, R = jnp.ones_like(source_1S), settings.beam_size
+    once = dataclasses.replace(c, unroll=1)  # one layer to compile instead of all
+    memory = transformer.encode(params, once, source_1S, ones_1S, jnp.arange(S)[None])
+    weights = incremental.for_decoding(params, c)
+    cache = incremental.init_cache(weights, c, memory, ones_1S, hypotheses=R, max_length=limit)
+
+    def step(tokens: jax.Array, parents: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        cache, before_1RV = state
+        inherited_1RV = jnp.take_along_axis(before_1RV, parents[:, :, None], axis=1)
+        gained = jnp.take_along_axis(inherited_1RV, tokens[:, :, None], axis=2)[:, :, 0]
+        io_callback(keep, None, tokens, parents, gained, ordered=True)
+        logits, cache = incremental.decode_step(weights, c, cache, tokens, parents)
+        return logits, (cache, jax.nn.log_softmax(logits))
+
+    return beam.search(
+        step,
+        (cache, jnp.zeros((1, R, c.target_vocab))),
+        jnp.asarray([limit]),
+        beam_size=R,
+        max_length=limit,
+        bos=BOS,
+        eos=EOS,
+        length_norm=settings.length_norm,
+        length_penalty=settings.length_penalty,
+    )

@@ -1,0 +1,195 @@
+"""Any piece of tfm inside a Flax model, Linen or NNX.
+
+A piece is what tfm is made of: a declaration (nested dict of ``Param``) and the pure function
+``f(params, *args, **kwargs)`` that uses the weights. Mounted, the piece keeps its weights under the
+one name "weights", as the nested dict it always was, and every weight carries its logical axes.
+Whatever the module is called with goes to the function unchanged. A dropout key is an argument too:
+no hidden random state is read::
+
+    declaration = attention.attention_params(64, 4, 4, 16, bias=True)
+
+    def look(params, x_BTD, *, key=None):
+        kv = attention.keys_values(params, x_BTD)
+        return attention.multi_head(params, x_BTD, kv, dropout_rate=0.1, key=key)
+
+    to_linen(declaration, look)(x_BTD, key=self.make_rng("dropout"))  # inside @nn.compact
+    self.attention = to_nnx(declaration, look, rngs=rngs)             # inside __init__ of a Module
+    self.attention(x_BTD, key=rngs.dropout())
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+from flax.core import FrozenDict, freeze, unfreeze
+
+from tfm.params import Param, Tree, init, is_param
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # (path, shape) of every weight, in order
+
+
+class LinenPiece(linen.Module):
+    """A declaration and its function as a Linen module; ``to_linen`` makes it."""
+
+    declarations: FrozenDict  # {"weights": the declaration}; frozen, as Linen hashes its modules
+    function: Callable[..., Any]
+    dtype: Any
+
+    @linen.compact
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``function(weights, *args, **kwargs)``."""
+        declaration = unfreeze(self.declarations)["weights"]
+        if self.has_variable("params", "weights"):
+            given = linen.unbox(self.get_variable("params", "weights"))
+            _check_weights("to_linen", _shapes(declaration), given)
+        weights = self.param("weights", _boxed, declaration, self.dtype)
+        return self.function(weights, *args, **kwargs)
+
+
+class NNXPiece(nnx.Module):
+    """A declaration and its function as an NNX module; ``to_nnx`` makes it.
+
+    Attributes:
+      weights: the nested dict, with an ``nnx.Param`` for every leaf.
+    """
+
+    def __init__(
+        self, declaration: Tree, function: Callable[..., Any], rngs: nnx.Rngs, dtype: Any
+    ) -> None:
+        self.shapes = _shapes(declaration)
+        self.function = function
+        arrays = init(rngs.params(), declaration, dtype)
+        self.weights = nnx.data(jax.tree.map(_variable, declaration, arrays, is_leaf=is_param))
+
+    def arrays(self) -> Tree:
+        """The weights as a plain nested dict of arrays, as the rest of tfm takes them."""
+
+        def is_variable(x: Any) -> bool:
+            return isinstance(x, nnx.Variable)
+
+        return jax.tree.map(
+            lambda x: x.get_value() if is_variable(x) else x, self.weights, is_leaf=is_variable
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``function(weights, *args, **kwargs)``."""
+        weights = self.arrays()
+        _check_weights("to_nnx", self.shapes, weights)
+        return self.function(weights, *args, **kwargs)
+
+
+def to_linen(
+    declaration: Tree,
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    dtype: Any = jnp.float32,
+) -> linen.Module:
+    """A Linen module that holds the declared weights and calls the function with them.
+
+    The weights start as ``params.init(key, declaration, dtype)``, where ``key`` is the one Linen
+    derives for the module from the "params" key and the module's path. They are
+    ``linen.LogicallyPartitioned``, so ``linen.get_partition_spec`` gives their logical axes and
+    ``linen.logical_to_mesh_sharding`` their place on a mesh.
+
+    Out: ``linen.unbox(variables["params"])[name]["weights"]`` is the plain nested dict. In: that
+    dict in the same place of what is given to ``apply``.
+
+    Args:
+      declaration: nested dict of ``Param``, or a single one.
+      function: ``f(params, *args, **kwargs)``, pure.
+      name: of the submodule, as for any Linen module.
+      dtype: of the weights.
+
+    Raises:
+      ValueError: a leaf of the declaration is no ``Param``, the function cannot be called, or, at
+        the call, weights of other paths or shapes than declared.
+    """
+    _check_piece("to_linen", declaration, function)
+    return LinenPiece(freeze({"weights": declaration}), function, dtype, name=name)
+
+
+def to_nnx(
+    declaration: Tree,
+    function: Callable[..., Any],
+    *,
+    rngs: nnx.Rngs,
+    dtype: Any = jnp.float32,
+) -> NNXPiece:
+    """An NNX module that holds the declared weights and calls the function with them.
+
+    The weights start as ``params.init(rngs.params(), declaration, dtype)``: one key is drawn from
+    the stream, whatever the number of weights. Each is an ``nnx.Param`` whose metadata holds the
+    logical axes (``out_sharding``), so ``nnx.get_partition_spec`` gives them, through
+    ``flax.core.spmd.logical_axis_rules`` where such rules are set. Under ``jax.set_mesh``
+    the weights are placed by them at once; without a mesh they stay on the default device.
+
+    Out: ``piece.arrays()`` is the plain nested dict. In: ``nnx.update(piece.weights, arrays)``.
+
+    Args:
+      declaration: nested dict of ``Param``, or a single one.
+      function: ``f(params, *args, **kwargs)``, pure.
+      rngs: its "params" stream, or the default one.
+      dtype: of the weights.
+
+    Raises:
+      ValueError: a leaf of the declaration is no ``Param``, the function cannot be called, or, at
+        the call, weights of other paths or shapes than declared.
+    """
+    _check_piece("to_nnx", declaration, function)
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"to_nnx: rngs must be an nnx.Rngs, got {type(rngs).__name__}")
+    return NNXPiece(declaration, function, rngs, dtype)
+
+
+def _boxed(key: jax.Array, declaration: Tree, dtype: Any) -> Tree:
+    """Drawn weights, each in the box that tells Linen its logical axes."""
+    return jax.tree.map(
+        lambda p, w: linen.LogicallyPartitioned(w, p.axes),
+        declaration,
+        init(key, declaration, dtype),
+        is_leaf=is_param,
+    )
+
+
+def _variable(p: Param, array: jax.Array) -> nnx.Param:
+    """A weight that carries its axes. NNX would demand a mesh to place it on, were it eager."""
+    placed = nnx.using_eager_sharding() and not jax.sharding.get_abstract_mesh().empty
+    return nnx.Param(array, out_sharding=p.axes, eager_sharding=placed)
+
+
+def _check_piece(where: str, declaration: Tree, function: Callable[..., Any]) -> None:
+    for path, leaf in _leaves(declaration):
+        if not is_param(leaf):
+            raise ValueError(
+                f"{where}: a declaration is a nested dict of tfm.params.Param, got "
+                f"{type(leaf).__name__} at {path!r}"
+            )
+    if not callable(function):
+        raise ValueError(
+            f"{where}: the second argument is the function f(params, ...), got "
+            f"{type(function).__name__}"
+        )
+
+
+def _check_weights(where: str, shapes: Shapes, weights: Tree) -> None:
+    """Flax by itself lets weights of other shapes or names pass in places."""
+    declared, given = dict(shapes), dict(_shapes(weights))
+    for path in sorted(declared.keys() | given.keys()):
+        if declared.get(path) != given.get(path):
+            raise ValueError(
+                f"{where}: weight {path!r} is declared {declared.get(path, 'nowhere')}, "
+                f"given {given.get(path, 'nothing')}"
+            )
+
+
+def _shapes(tree: Tree) -> Shapes:
+    return tuple((path, leaf.shape) for path, leaf in _leaves(tree))
+
+
+def _leaves(tree: Tree) -> list[tuple[str, Any]]:
+    """The leaves of a nested dict with their paths ("q/w"); whatever is no dict is a leaf."""
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: not isinstance(x, Mapping))
+    return [("/".join(str(k.key) for k in path), leaf) for path, leaf in leaves]

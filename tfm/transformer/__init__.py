@@ -1,0 +1,33 @@
+"""The encoder-decoder Transformer: configuration, parameters, encode, decode, and one layer."""
+
+from tfm.transformer.attending import Look, implementation
+from tfm.transformer.check import check
+from tfm.transformer.config import PRESETS, Config, compute_dtype, head_width, table_names
+from tfm.transformer.declare import declare
+from tfm.transformer.layer import Looks, final_norm, layer
+from tfm.transformer.run import decode, embed_tokens, encode, forward, output_table
+from tfm.transformer.sight import Sight, across, own_row, step
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "Look",
+    "Looks",
+    "Sight",
+    "across",
+    "check",
+    "compute_dtype",
+    "declare",
+    "decode",
+    "embed_tokens",
+    "encode",
+    "final_norm",
+    "forward",
+    "head_width",
+    "implementation",
+    "layer",
+    "output_table",
+    "own_row",
+    "step",
+    "table_names",
+]

@@ -1,0 +1,184 @@
+"""The attention of a layer, in the variant its configuration names."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from tfm import attention, positions
+from tfm.attention import KeyValue, additive, implementations, linear
+from tfm.attention.local import local_heads_first
+from tfm.params import Tree
+from tfm.transformer.check import needs
+from tfm.transformer.config import Config, compute_dtype, head_width
+from tfm.transformer.sight import Sight
+
+Memory = KeyValue | linear.State
+Found = tuple[jax.Array, jax.Array | None]  # heads [B,N,T,H], weights [B,N,T,S]
+
+
+class Look(NamedTuple):
+    """What an attention looked up, and where it looked.
+
+    Attributes:
+      memory: the keys and values, or the state of linear attention.
+      weights: [B,N,T,S] float32 where the variant forms them, else ``None``.
+    """
+
+    memory: Memory
+    weights: jax.Array | None
+
+
+def self_attention(
+    params: Tree,
+    x_BTD: jax.Array,
+    c: Config,
+    sight: Sight,
+    remember: Callable[[KeyValue], Memory],
+    key: jax.Array | None,
+) -> tuple[jax.Array, Look]:
+    """Every token looks at its own sentence: [B,T,D].
+
+    Args:
+      remember: what fresh keys and values become before they are looked up: with a cache, all
+        those so far.
+    """
+    fresh = attention.keys_values(params, x_BTD)
+    turn = None if c.attention == "linear" else sight.turn  # that one turns its features itself
+    if turn is not None:
+        fresh = KeyValue(turn(fresh.k), fresh.v)
+    memory = remember(fresh)
+    q_BNTH = attention.queries(params, x_BTD)
+    if turn is not None:
+        q_BNTH = turn(q_BNTH)
+    variant = {"softmax": _softmax, "local": _local, "additive": _additive, "linear": _linear}
+    heads, weights = variant[c.attention](params, q_BNTH, memory, c, sight, key)
+    return attention.output(params, heads), Look(memory, weights)
+
+
+def cross_attention(
+    params: Tree,
+    x_BTD: jax.Array,
+    kv: KeyValue,
+    c: Config,
+    sight: Sight,
+    key: jax.Array | None,
+) -> tuple[jax.Array, Look]:
+    """Every target token consults the source: [B,T,D]."""
+    variant = {"softmax": _softmax, "additive": _additive}[c.cross_attention]
+    heads, weights = variant(params, attention.queries(params, x_BTD), kv, c, sight, key)
+    return attention.output(params, heads), Look(kv, weights)
+
+
+def _softmax(
+    params: Tree, q: jax.Array, kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None
+) -> Found:
+    name, _ = implementation(
+        c, q.shape[2], kv.k.shape[2],
+        step=sight.segments is None, self_attention=sight.distances is not None,
+        training=key is not None,
+    )  # fmt: skip
+    if name == "cudnn":
+        heads = implementations.flash(q, *kv, *sight.segments, causal=sight.causal, bias=sight.bias)
+        return heads, None
+    if name == "splash":
+        heads = implementations.splash(
+            q, *kv, *sight.segments, causal=sight.causal, soft_cap=c.soft_cap
+        )
+        return heads, None
+    return attention.attend_heads_first(
+        q,
+        *kv,
+        mask=sight.mask,
+        bias=sight.bias,
+        relative=_relative(params, sight),
+        soft_cap=c.soft_cap,
+        dropout_rate=c.attention_dropout,
+        key=key,
+    )
+
+
+def _local(
+    params: Tree, q: jax.Array, kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None
+) -> Found:
+    if sight.segments is None:  # a step: its mask hides what is beyond the window
+        return _softmax(params, q, kv, c, sight, key)
+    heads = local_heads_first(
+        q,
+        *kv,
+        sight.segments[0],
+        window=c.window,
+        causal=sight.causal,
+        bias=sight.bias,
+        relative=_relative(params, sight),
+        soft_cap=c.soft_cap,
+        dropout_rate=c.attention_dropout,
+        key=key,
+    )
+    return heads, None
+
+
+def _additive(
+    params: Tree, q: jax.Array, kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None
+) -> Found:
+    return additive.additive_heads_first(
+        q,
+        *kv,
+        params["score"],
+        mask=sight.mask,
+        bias=sight.bias,
+        soft_cap=c.soft_cap,
+        dropout_rate=c.attention_dropout,
+        key=key,
+    )
+
+
+def _linear(
+    params: Tree, q: jax.Array, memory: Memory, c: Config, sight: Sight, key: jax.Array | None
+) -> Found:
+    if isinstance(memory, linear.State):
+        return linear.read(memory, q, sight.turn), None
+    heads = linear.linear_heads_first(
+        q, *memory, sight.segments[0], causal=sight.causal, turn=sight.turn
+    )
+    return heads, None
+
+
+def _relative(params: Tree, sight: Sight) -> positions.Relative | None:
+    """The scheme that keeps parameters in this layer, if there is one."""
+    if "relative" not in params:
+        return None
+    scheme = positions.shaw if "keys" in params["relative"] else positions.transformer_xl
+    return scheme(params["relative"], sight.distances)
+
+
+def implementation(
+    c: Config,
+    queries: int,
+    keys: int,
+    *,
+    self_attention: bool = True,
+    step: bool = False,
+    training: bool = True,
+) -> tuple[str, str]:
+    """Who computes softmax attention over rows of this length here, and why.
+
+    Args:
+      step: of cached decoding, which is always XLA's.
+      training: with dropout.
+
+    Raises:
+      ValueError: the one that ``c.implementation`` names cannot.
+    """
+    if step:
+        return "xla", "a decoding step looks at a cache of hypotheses"
+    return implementations.choose(
+        c.implementation,
+        needs=needs(c, self_attention=self_attention, training=training),
+        platform=jax.default_backend(),
+        devices=jax.device_count(),
+        dtype=compute_dtype(c),
+        head_dim=head_width(c),
+        queries=queries,
+        keys=keys,
+    )

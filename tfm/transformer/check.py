@@ -1,0 +1,93 @@
+"""Which configurations make no sense, each with the sentence that says why."""
+
+from collections.abc import Iterator
+
+from tfm.attention import implementations
+from tfm.transformer.config import Config, head_width, table_names
+
+_ROTARY = ("rotary", "rotary_interleaved")
+
+
+def check(c: Config) -> None:
+    """Passes a configuration that can be built.
+
+    Raises:
+      ValueError: sizes or variants that do not go together; the message names both.
+    """
+    for problem in (*_sizes(c), *_variants(c)):
+        raise ValueError(problem)
+
+
+def _sizes(c: Config) -> Iterator[str]:
+    if not c.head_dim and c.d_model % c.heads:
+        yield f"d_model {c.d_model} is not a multiple of heads {c.heads}"
+    if c.heads % (c.kv_heads or c.heads):
+        yield f"heads {c.heads} is not a multiple of kv_heads {c.kv_heads}"
+    if 0 in (c.source_vocab, c.target_vocab):
+        yield "source_vocab and target_vocab must be set before parameters are declared"
+    names = table_names(c)
+    shared = "source" in names[1:] and c.source_vocab != c.target_vocab
+    if shared:
+        yield (
+            f"tie={c.tie!r} needs one vocabulary, got source {c.source_vocab} and target "
+            f"{c.target_vocab}: set tokenizer.joint, or tie less"
+        )
+    if c.positions in (*_ROTARY, "transformer_xl", "sinusoidal"):
+        width = head_width(c) if c.positions in _ROTARY else c.d_model
+        if width % 2:
+            name = "head width" if c.positions in _ROTARY else "d_model"
+            yield f"positions={c.positions!r} turn channels in pairs: {name} {width} must be even"
+    if c.window < 1:
+        yield f"window {c.window}: local attention sees at least one place to a side, say 1 or more"
+    if c.soft_cap < 0:
+        yield f"soft_cap {c.soft_cap} may not be negative; 0 is off"
+    if c.rotary_scaling <= 0:
+        yield f"rotary_scaling {c.rotary_scaling} must be positive; places are divided by it"
+
+
+def _variants(c: Config) -> Iterator[str]:
+    pair = f"attention={c.attention!r} with positions={c.positions!r}"
+    if c.attention == "linear" and c.positions in ("shaw", "t5", "alibi", "transformer_xl"):
+        yield (
+            f"{pair}: linear attention never forms the score of a query and a key that this "
+            "scheme adds to; take sinusoidal, learned, none or rotary"
+        )
+    if c.attention == "linear" and (c.soft_cap or c.attention_dropout):
+        field = "soft_cap" if c.soft_cap else "attention_dropout"
+        yield (
+            f"attention='linear' with {field}={getattr(c, field)}: linear attention forms neither "
+            "scores nor weights for it to act on; set it to 0"
+        )
+    if c.attention == "additive" and c.positions in (*_ROTARY, "shaw", "transformer_xl"):
+        yield (
+            f"{pair}: additive attention scores by a tanh of q + k, and this scheme is defined "
+            "through the product of q and k; take sinusoidal, learned, none, t5 or alibi"
+        )
+    if c.implementation in ("cudnn", "splash"):
+        for field in ("attention", "cross_attention"):
+            if getattr(c, field) != "softmax":
+                yield (
+                    f"implementation={c.implementation!r} with {field}={getattr(c, field)!r}: the "
+                    "kernel computes softmax attention over the whole row; set it to 'auto'"
+                )
+        reason = implementations.unable(c.implementation, needs(c))
+        if reason:
+            yield (
+                f"implementation={c.implementation!r} with positions={c.positions!r}, soft_cap="
+                f"{c.soft_cap}, attention_dropout={c.attention_dropout}: {reason}; set "
+                "implementation to 'auto'"
+            )
+
+
+def needs(c: Config, *, self_attention: bool = True, training: bool = True) -> set[str]:
+    """What softmax attention must do besides its formula; see ``implementations.choose``."""
+    found = set()
+    if self_attention and c.positions in ("t5", "alibi"):
+        found.add("bias")
+    if self_attention and c.positions in ("shaw", "transformer_xl"):
+        found.add("relative")
+    if c.soft_cap:
+        found.add("soft_cap")
+    if training and c.attention_dropout:
+        found.add("dropout")
+    return found

@@ -1,0 +1,125 @@
+"""From tokens to memory, from memory and target tokens to hidden states.
+
+Sentences may be packed: a row of tokens holds several, told apart by segment ids (0 = padding)
+with positions that restart. An unpacked batch is the case of one segment a row.
+"""
+
+import jax
+
+from tfm import attention, embeddings, layers, positions
+from tfm.params import Tree
+from tfm.transformer.config import Config, compute_dtype, table_names
+from tfm.transformer.layer import final_norm, layer, run_layers
+from tfm.transformer.sight import across, own_row
+
+
+def output_table(params: Tree, c: Config) -> jax.Array:
+    """The table [V,D] that scores the decoder's output, tied or not."""
+    return params["tables"][table_names(c)[2]]
+
+
+def embed_tokens(
+    params: Tree, c: Config, table: str, side: str, tokens: jax.Array, places: jax.Array
+) -> jax.Array:
+    """Tokens [B,T] at places [B,T] → input of the first layer [B,T,D]."""
+    dtype = compute_dtype(c)
+    x_BTD = embeddings.embed(tokens, params["tables"][table], c.lookup) * c.d_model**0.5
+    if c.positions == "sinusoidal":
+        x_BTD += positions.sinusoidal(places, c.d_model)
+    elif c.positions == "learned":
+        table_TD = params[side]["positions"]
+        x_BTD += positions.learned(places, table_TD) * c.d_model**0.5
+    return x_BTD.astype(dtype)
+
+
+def encode(
+    params: Tree,
+    c: Config,
+    source_BS: jax.Array,
+    segments_BS: jax.Array,
+    positions_BS: jax.Array,
+    *,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Source tokens → memory [B,S,D], each token's meaning in its sentence.
+
+    Args:
+      segments_BS: 0 = padding, else the sentence's number in its row.
+      positions_BS: places, from 0 in every sentence.
+      key: of dropout; ``None`` is inference.
+    """
+    embed_key, layers_key = layers.split(key, 2)
+    x_BSD = embed_tokens(params, c, table_names(c)[0], "encoder", source_BS, positions_BS)
+    x_BSD = layers.dropout(x_BSD, c.dropout, embed_key)
+    sight = own_row(params["encoder"], c, segments_BS, positions_BS, causal=False)
+    x_BSD = run_layers(
+        lambda p, x, k: layer(p, x, c, sight=sight, key=k)[0],
+        params["encoder"]["layers"],
+        c.encoder_layers,
+        x_BSD,
+        c,
+        layers_key,
+    )
+    return final_norm(params["encoder"], x_BSD)
+
+
+def decode(
+    params: Tree,
+    c: Config,
+    memory_BSD: jax.Array,
+    memory_segments_BS: jax.Array,
+    target_BT: jax.Array,
+    segments_BT: jax.Array,
+    positions_BT: jax.Array,
+    *,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Target tokens so far, and the memory they consult → hidden states [B,T,D].
+
+    Position t of the result has seen targets 0..t; ``embeddings.logits(hidden, output_table)``
+    scores what comes next.
+    """
+    embed_key, layers_key = layers.split(key, 2)
+    x_BTD = embed_tokens(params, c, table_names(c)[1], "decoder", target_BT, positions_BT)
+    x_BTD = layers.dropout(x_BTD, c.dropout, embed_key)
+    decoder = params["decoder"]
+    sight = own_row(decoder, c, segments_BT, positions_BT, causal=True)
+    cross_sight = across(segments_BT, memory_segments_BS)
+
+    def block(p: Tree, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
+        cross = attention.keys_values(p["cross"], memory_BSD)
+        x_BTD, _ = layer(p, x_BTD, c, sight=sight, cross=cross, cross_sight=cross_sight, key=key)
+        return x_BTD
+
+    x_BTD = run_layers(block, decoder["layers"], c.decoder_layers, x_BTD, c, layers_key)
+    return final_norm(decoder, x_BTD)
+
+
+def forward(
+    params: Tree, c: Config, batch: dict[str, jax.Array], *, key: jax.Array | None = None
+) -> jax.Array:
+    """Teacher forcing: a (packed) batch → the decoder's hidden states [B,T,D].
+
+    Args:
+      batch: ``source``, ``source_segments``, ``source_positions`` [B,S]; ``target_input``,
+        ``target_segments``, ``target_positions`` [B,T].
+    """
+    encoder_key, decoder_key = layers.split(key, 2)
+    memory_BSD = encode(
+        params,
+        c,
+        batch["source"],
+        batch["source_segments"],
+        batch["source_positions"],
+        key=encoder_key,
+    )
+    return decode(
+        params,
+        c,
+        memory_BSD,
+        batch["source_segments"],
+        batch["target_input"],
+        batch["target_segments"],
+        batch["target_positions"],
+        key=decoder_key,
+    )

@@ -1,0 +1,148 @@
+"""What a space of words knows: neighbours, analogies, and likeness as people judge it."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from tfm.word2vec.vectors import Vectors, units
+
+_AT_ONCE = 1024  # questions whose scores against all words exist at one time
+
+
+class Neighbour(NamedTuple):
+    """A word and its cosine with what was asked for."""
+
+    word: str
+    cosine: float
+
+
+class Similarity(NamedTuple):
+    """Spearman's rank correlation of cosines with people's scores, over the pairs known."""
+
+    spearman: float
+    known: int
+    asked: int
+
+
+class Analogies(NamedTuple):
+    """Questions of one section: answered right, known (all four words are), asked."""
+
+    section: str
+    right: int
+    known: int
+    asked: int
+
+
+def neighbours(
+    vectors: Vectors, query_D: np.ndarray, count: int, without: Iterable[str] = ()
+) -> list[Neighbour]:
+    """The ``count`` words whose vectors have the largest cosine with the query.
+
+    Args:
+      without: words left out, such as those the query was made of.
+    """
+    cosines_V = vectors.units_VD @ units(query_D)
+    cosines_V[[vectors.ids[word] for word in without]] = -np.inf
+    count = int(min(count, np.isfinite(cosines_V).sum()))
+    best = np.argsort(-cosines_V, kind="stable")[:count]
+    return [Neighbour(vectors.words[i], float(cosines_V[i])) for i in best]
+
+
+def combination(vectors: Vectors, plus: Iterable[str], minus: Iterable[str] = ()) -> np.ndarray:
+    """Unit vectors added and taken away, [D]: king − man + woman.
+
+    Raises:
+      ValueError: a word is not in the vocabulary.
+    """
+    signed = [(word, 1) for word in plus] + [(word, -1) for word in minus]
+    for word, _ in signed:
+        if word not in vectors.ids:
+            raise ValueError(f"the word {word!r} is not among the {len(vectors.words):,} vectors")
+    return sum(sign * vectors.units_VD[vectors.ids[word]] for word, sign in signed)
+
+
+def read_pairs(lines: Iterable[str]) -> list[tuple[str, str, float]]:
+    """SimLex-999 and WordSim-353 as tables: two words and a score, tabs between.
+
+    Lines that start with "#" are skipped, and so is a heading (a third column that is no number).
+
+    Raises:
+      ValueError: a line has fewer than three columns, or no line has a score.
+    """
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        cells = line.rstrip().split("\t")
+        if len(cells) < 3:
+            raise ValueError(f"similarity, line {number}: {len(cells)} columns, 3 are needed")
+        try:
+            pairs.append((cells[0].lower(), cells[1].lower(), float(cells[2])))
+        except ValueError as error:
+            if pairs:
+                raise ValueError(f"similarity, line {number}: {cells[2]!r} is no score") from error
+    if not pairs:
+        raise ValueError("similarity: no pair of words with a score")
+    return pairs
+
+
+def similarity(vectors: Vectors, pairs: Iterable[tuple[str, str, float]]) -> Similarity:
+    """How well cosines order pairs of words as people do (Hill 2015; Finkelstein 2002).
+
+    Raises:
+      ValueError: fewer than two pairs are known.
+    """
+    pairs = list(pairs)
+    ids = vectors.ids
+    known = [(ids[a], ids[b], score) for a, b, score in pairs if a in ids and b in ids]
+    if len(known) < 2:
+        raise ValueError(f"similarity: {len(known)} of {len(pairs)} pairs have vectors")
+    left, right, scores = map(np.array, zip(*known, strict=True))
+    cosines = (vectors.units_VD[left] * vectors.units_VD[right]).sum(axis=1)
+    return Similarity(float(stats.spearmanr(cosines, scores)[0]), len(known), len(pairs))
+
+
+def read_questions(lines: Iterable[str]) -> dict[str, list[tuple[str, str, str, str]]]:
+    """The form of questions-words.txt and CA8: ": section", then "a b c d" with a : b = c : d.
+
+    Raises:
+      ValueError: a question is not four words, or stands before the first section.
+    """
+    sections: dict[str, list[tuple[str, str, str, str]]] = {}
+    questions = None
+    for number, line in enumerate(lines, 1):
+        words = line.lower().split()
+        if words[:1] == [":"]:
+            questions = sections.setdefault(" ".join(words[1:]), [])
+        elif words:
+            if len(words) != 4 or questions is None:
+                raise ValueError(f"analogies, line {number}: not four words in a section")
+            questions.append(tuple(words))
+    return sections
+
+
+def analogies(
+    vectors: Vectors, sections: dict[str, list[tuple[str, str, str, str]]], most: int | None = None
+) -> list[Analogies]:
+    """b − a + c is nearest to d, of all words but a, b and c (Mikolov 2013c, "3CosAdd").
+
+    Args:
+      most: look only among this many of the most frequent words; None is all.
+    """
+    ids = {word: i for i, word in enumerate(vectors.words[:most])}
+    units_VD = vectors.units_VD[:most]
+    scores = []
+    for section, questions in sections.items():
+        known = np.array([[ids[w] for w in q] for q in questions if all(w in ids for w in q)])
+        known = known.reshape(-1, 4)
+        right = 0
+        for start in range(0, len(known), _AT_ONCE):
+            a, b, c, d = known[start : start + _AT_ONCE].T
+            cosines_QV = units(units_VD[b] - units_VD[a] + units_VD[c]) @ units_VD.T
+            for asked in (a, b, c):
+                cosines_QV[np.arange(len(a)), asked] = -np.inf
+            right += int((cosines_QV.argmax(axis=1) == d).sum())
+        scores.append(Analogies(section, right, len(known), len(questions)))
+    return scores

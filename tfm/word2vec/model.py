@@ -1,0 +1,298 @@
+"""CBOW and skip-gram (Mikolov 2013): a word is known by the company it keeps.
+
+Text is cut into tiles. A tile has T centres, and S = T + 2W words: the centres with W more on
+either side. All that happens in a tile is dense: its hidden vectors [T,D] meet its candidate
+output rows [C,D] in one matrix product, and two weight matrices [T,C] say which meetings should
+have happened and which should not (Ji 2016, "Parallelizing Word2Vec", shares negative samples
+for the same reason). The objectives differ in their candidates only.
+
+Letters of this package: B tiles · T centres of a tile · S its words · C its candidates · J its
+negative samples · L depth of the Huffman tree · V vocabulary · D width of a vector.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tfm import embeddings
+from tfm.params import Param, Tree, zeros
+from tfm.word2vec.huffman import Paths
+
+
+@dataclass(frozen=True)
+class Config:
+    """How vectors are learned; hashable, so it can be a static argument of ``jit``.
+
+    Attributes:
+      method: cbow guesses a word from those around it, skipgram those around it from the word.
+      combine: what cbow makes of the words around: their mean or their sum.
+      objective: negative sampling (Mikolov 2013b, eq. 4), hierarchical softmax over a Huffman
+        tree (§2.1), or the full softmax, for small vocabularies.
+      tables: two, one for words as they are read and one for words as they are guessed, or one
+        for both. Two are better: see ``declare``.
+      width: D. window: W, most words on either side; every centre draws 1..W.
+      negatives: samples for each word guessed. exponent: they are drawn by count^exponent.
+      subsample: words more frequent than this share of the text are thinned out (§2.3); 0 is off.
+      min_count: words seen less often are left out of the text.
+      epochs: passes over the text.
+      learning_rate: at the start; falls linearly to 1/1000 of it. 0 picks it by method.
+      centres: T. tiles: in one update. samples: J, shared by a tile's centres; their weight makes
+        up for the number, so the expected update is that of ``negatives`` fresh ones a word.
+      seed: of the first vectors and of every draw.
+    """
+
+    method: Literal["cbow", "skipgram"] = "skipgram"
+    combine: Literal["mean", "sum"] = "mean"
+    objective: Literal["negative", "hierarchical", "softmax"] = "negative"
+    tables: Literal["two", "one"] = "two"
+    width: int = 100
+    window: int = 5
+    negatives: int = 5
+    exponent: float = 0.75
+    subsample: float = 1e-3
+    min_count: int = 5
+    epochs: int = 5
+    learning_rate: float = 0.0
+    centres: int = 16
+    tiles: int = 16
+    samples: int = 16
+    seed: int = 0
+
+
+RATES = {"cbow": 0.075, "skipgram": 0.025}
+"""Learning rates to start with. The gradient of a mean has 1/pairs in it, which word2vec.c leaves
+out: without that error cbow needs a higher rate (İrsoy 2021)."""
+
+
+class Batch(NamedTuple):
+    """One update's text, as ``corpus.batches`` cuts it.
+
+    Attributes:
+      words_BS: ids. sentences_BS: the number of each word's sentence; 0 is padding.
+      reach_BT: each centre's window, 1..W.
+      negatives_BJ: ids drawn for each tile.
+      rate: learning rate, [].
+    """
+
+    words_BS: jax.Array
+    sentences_BS: jax.Array
+    reach_BT: jax.Array
+    negatives_BJ: jax.Array
+    rate: jax.Array
+
+
+def declare(c: Config, vocab: int) -> Tree:
+    """The tables. Inputs start uniform in ±1/2D, outputs at zero, as word2vec.c has them.
+
+    With one table a word's score with itself is its squared length, which a word that does not
+    follow itself must keep small; with two, being read and being guessed are free of each other.
+    """
+
+    def small(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -0.5 / c.width, 0.5 / c.width)
+
+    if c.tables == "one" and c.objective == "hierarchical":
+        raise ValueError("word vectors: the outputs of the hierarchical softmax are nodes of a "
+                         "tree, not words: tables must be two")  # fmt: skip
+    tree = {"input": Param((vocab, c.width), ("vocab", "embed"), small)}
+    if c.tables == "two":
+        tree["output"] = Param((vocab, c.width), ("vocab", "embed"), zeros)
+    return tree
+
+
+def near(c: Config, batch: Batch) -> jax.Array:
+    """Which words a centre looks at: [B,T,S] float, 1 within its reach and sentence, not itself.
+
+    With T = 3, W = 1, all in one sentence::
+
+        1 0 1 0 0
+        0 1 0 1 0
+        0 0 1 0 1
+    """
+    T, S = batch.reach_BT.shape[1], batch.words_BS.shape[1]
+    distance_TS = jnp.abs(jnp.arange(S)[None, :] - jnp.arange(T)[:, None] - c.window)
+    centre_BT = _centres(c, batch.sentences_BS)
+    same_BTS = centre_BT[:, :, None] == batch.sentences_BS[:, None, :]
+    reached_BTS = (distance_TS > 0)[None] & (distance_TS[None] <= batch.reach_BT[:, :, None])
+    return (same_BTS & reached_BTS & (centre_BT != 0)[:, :, None]).astype(jnp.float32)
+
+
+def _centres(c: Config, x_BS: jax.Array) -> jax.Array:
+    """[B,S,...] → the middle [B,T,...]."""
+    return x_BS[:, c.window : x_BS.shape[1] - c.window]
+
+
+def read_ids(c: Config, batch: Batch) -> jax.Array:
+    """The rows of the input table a tile reads: all its words for cbow, its centres otherwise."""
+    return batch.words_BS if c.method == "cbow" else _centres(c, batch.words_BS)
+
+
+def _guessed(c: Config, batch: Batch) -> jax.Array:
+    """The words a tile's centres may have to guess: itself for cbow, its surroundings otherwise."""
+    return _centres(c, batch.words_BS) if c.method == "cbow" else batch.words_BS
+
+
+def candidate_ids(c: Config, batch: Batch, vocab: int, paths: Paths | None) -> jax.Array:
+    """The rows of the output table a tile meets: [B,C], or [1,V] if it meets all.
+
+    Negative sampling: the words to guess, then the samples. Hierarchical: the inner nodes on the
+    way to each word to guess.
+    """
+    guessed_BG = _guessed(c, batch)
+    if c.objective == "softmax":
+        return jnp.arange(vocab)[None]
+    if c.objective == "hierarchical":
+        return embeddings.embed(guessed_BG, paths.nodes_VL).reshape(len(guessed_BG), -1)
+    return jnp.concatenate([guessed_BG, batch.negatives_BJ], axis=1)
+
+
+@jax.custom_jvp
+def softplus(x: jax.Array) -> jax.Array:
+    """log(1 + eˣ), whose derivative is the sigmoid and costs no more than that."""
+    return jnp.logaddexp(x, 0.0)
+
+
+@softplus.defjvp
+def _softplus_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    return softplus(primals[0]), jax.nn.sigmoid(primals[0]) * tangents[0]
+
+
+def loss(
+    c: Config,
+    batch: Batch,
+    paths: Paths | None,
+    inputs_BID: jax.Array,
+    outputs_BCD: jax.Array,
+) -> jax.Array:
+    """The summed loss of a batch, given the rows it reads and meets.
+
+    Args:
+      inputs_BID: rows of ``read_ids``. outputs_BCD: rows of ``candidate_ids``.
+
+    Returns:
+      Natural-log units summed over all guesses, [] float32.
+    """
+    near_BTS = near(c, batch)
+    pairs_BT = near_BTS.sum(axis=-1)
+    if c.method == "cbow":
+        hidden_BTD = jnp.einsum("bts,bsd->btd", near_BTS, inputs_BID)
+        if c.combine == "mean":
+            hidden_BTD /= jnp.maximum(pairs_BT, 1.0)[..., None]
+        right_BTG = jnp.eye(near_BTS.shape[1])[None] * (pairs_BT > 0)[..., None]
+    else:
+        hidden_BTD, right_BTG = inputs_BID, near_BTS
+    if c.objective == "softmax":
+        return _softmax(c, batch, right_BTG, hidden_BTD, outputs_BCD[0])
+    if c.objective == "hierarchical":
+        yes_BTC, no_BTC = _turns(c, batch, paths, right_BTG)
+    else:
+        yes_BTC, no_BTC = _samples(c, batch, right_BTG)
+    scores_BTC = jnp.einsum("btd,bcd->btc", hidden_BTD, outputs_BCD)
+    return jnp.sum((yes_BTC + no_BTC) * softplus(scores_BTC) - yes_BTC * scores_BTC)
+
+
+def _samples(c: Config, batch: Batch, right_BTG: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Negative sampling: how often each candidate is right, and how often wrong, [B,T,C] each.
+
+    A sample that happens to be right is wrong all the same, as in Mikolov 2013b, eq. 4 (word2vec.c
+    skips it): then the best score is PMI − log(negatives) exactly (Levy & Goldberg 2014).
+    """
+    samples = batch.negatives_BJ.shape[1]
+    share_BT1 = right_BTG.sum(axis=-1, keepdims=True) * (c.negatives / samples)
+    wrong_BTJ = jnp.broadcast_to(share_BT1, (*right_BTG.shape[:2], samples))
+    return (
+        jnp.concatenate([right_BTG, jnp.zeros_like(wrong_BTJ)], axis=-1),
+        jnp.concatenate([jnp.zeros_like(right_BTG), wrong_BTJ], axis=-1),
+    )
+
+
+def _turns(
+    c: Config, batch: Batch, paths: Paths, right_BTG: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Hierarchical softmax: how often to turn left and right at each candidate node."""
+    B, T, _ = right_BTG.shape
+    turns_BGL = embeddings.embed(_guessed(c, batch), paths.turns_VL)
+
+    def count(turn: int) -> jax.Array:
+        taken_BGL = (turns_BGL == turn).astype(jnp.float32)
+        return (right_BTG[..., None] * taken_BGL[:, None]).reshape(B, T, -1)
+
+    return count(0), count(1)
+
+
+def _softmax(
+    c: Config, batch: Batch, right_BTG: jax.Array, hidden_BTD: jax.Array, table_VD: jax.Array
+) -> jax.Array:
+    """−log softmax, among the whole vocabulary, of the words to guess."""
+    totals_BT = jax.nn.logsumexp(embeddings.logits(hidden_BTD, table_VD), axis=-1)
+    guessed_BGD = embeddings.embed(_guessed(c, batch), table_VD)
+    scores_BTG = jnp.einsum("btd,bgd->btg", hidden_BTD, guessed_BGD)
+    return jnp.sum(right_BTG * (totals_BT[..., None] - scores_BTG))
+
+
+def _touched(c: Config, tables: Tree, batch: Batch, paths: Paths | None) -> Tree:
+    """The ids of the rows that a batch needs of each table, flat."""
+    read = read_ids(c, batch).reshape(-1)
+    met = candidate_ids(c, batch, tables["input"].shape[0], paths).reshape(-1)
+    if c.tables == "one":
+        return {"input": jnp.concatenate([read, met])}
+    return {"input": read, "output": met}
+
+
+def _loss_of_rows(c: Config, batch: Batch, paths: Paths | None, rows: Tree) -> jax.Array:
+    """``loss``, given the rows of ``_touched``."""
+    read_BI = read_ids(c, batch)
+    flat, met = rows["input"], rows.get("output")
+    if met is None:
+        flat, met = flat[: read_BI.size], flat[read_BI.size :]
+    tiles = 1 if c.objective == "softmax" else len(read_BI)
+    width = flat.shape[-1]
+    outputs_BCD = met.reshape(tiles, -1, width)
+    return loss(c, batch, paths, flat.reshape(*read_BI.shape, width), outputs_BCD)
+
+
+def update(
+    c: Config, tables: Tree, batch: Batch, paths: Paths | None = None, paces: Tree | None = None
+) -> Tree:
+    """The tables after one step of gradient descent on the rows that a batch touches.
+
+    Every table is read once and then written once, so that XLA changes it in place: the cost does
+    not depend on V. A row that comes up several times gets the sum of its gradients.
+
+    Args:
+      paces: what each row's step is multiplied by, [V] a table; by default 1.
+    """
+    ids = _touched(c, tables, batch, paths)
+    rows = _gather(tables, ids)
+    slopes = jax.grad(functools.partial(_loss_of_rows, c, batch, paths))(rows)
+    rates = {name: batch.rate for name in ids}
+    if paces is not None:
+        rates = {name: batch.rate * pace[:, None] for name, pace in _gather(paces, ids).items()}
+    return {
+        name: table.at[ids[name]].add(-rates[name] * slopes[name], mode="promise_in_bounds")
+        for name, table in tables.items()
+    }
+
+
+def _gather(tables: Tree, ids: Tree) -> Tree:
+    """Rows by id. The ids are our own: a check of their range would cost a pass over the rows."""
+    return {name: tables[name].at[i].get(mode="promise_in_bounds") for name, i in ids.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def updates(
+    c: Config, tables: Tree, batches: Batch, paths: Paths | None = None, paces: Tree | None = None
+) -> tuple[Tree, jax.Array]:
+    """``update`` by a stack of batches, [M,...] each, in one compiled call.
+
+    Returns:
+      The tables, and their loss a centre, now, on the first batch, [] float32.
+    """
+    tables, _ = jax.lax.scan(lambda t, b: (update(c, t, b, paths, paces), None), tables, batches)
+    first = jax.tree.map(lambda x: x[0], batches)
+    rows = _gather(tables, _touched(c, tables, first, paths))
+    centres = jnp.sum(_centres(c, first.sentences_BS) != 0)
+    return tables, _loss_of_rows(c, first, paths, rows) / jnp.maximum(centres, 1)

@@ -1,0 +1,124 @@
+"""Word vectors by gensim and by tfm, on the same sentences with the same settings."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, median
+from typing import NamedTuple
+
+import gensim
+import numpy as np
+
+from peers.measure import Row
+from tfm.data import text, words
+from tfm.word2vec import analysis, corpus, training
+from tfm.word2vec.model import Config
+from tfm.word2vec.vectors import Vectors
+
+_log = logging.getLogger("tfm")
+
+Sentences = list[list[str]]
+
+
+class Learned(NamedTuple):
+    """What a turn gave: words/s, words per second of one core's time, and the vectors."""
+
+    speed: float
+    core_speed: float
+    vectors: Vectors | None
+
+
+class _Clock:
+    """Seconds and core-seconds since it was made. Those of cores do not mind a busy machine."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def learned(self, count: int, vectors: Vectors) -> Learned:
+        """``count`` words took until now."""
+        wall, cores = self._start
+        return Learned(
+            count / (time.perf_counter() - wall), count / (time.process_time() - cores), vectors
+        )
+
+
+def lines(path: Path) -> Iterator[str]:
+    """A file's lines, plain or gzipped."""
+    return text.decode(text.lines(path), str(path))
+
+
+def read(paths: Iterable[Path]) -> Sentences:
+    """Lower-case words of all lines; lines without any are left out."""
+    return list(filter(None, words.sentences(paths, tokenizer=None)))
+
+
+def by_tfm(c: Config, sentences: Sentences) -> Learned:
+    """Trains; the time counts from words as text to finished vectors, without the vocabulary."""
+    vocabulary = corpus.count(sentences, c.min_count)
+    with tempfile.TemporaryDirectory() as folder:
+        clock = _Clock()
+        stream = corpus.write(sentences, vocabulary, Path(folder) / "ids")
+        tables = training.train(c, stream, vocabulary)
+        found = Vectors(vocabulary.words, np.asarray(tables["input"]))
+        return clock.learned(c.epochs * sum(map(len, sentences)), found)
+
+
+def by_gensim(c: Config, sentences: Sentences, workers: int) -> Learned:
+    """Trains; the time counts as in ``by_tfm``: gensim looks words up while it trains."""
+    model = gensim.models.Word2Vec(
+        vector_size=c.width,
+        window=c.window,
+        min_count=c.min_count,
+        sg=int(c.method == "skipgram"),
+        cbow_mean=int(c.combine == "mean"),
+        negative=c.negatives,
+        ns_exponent=c.exponent,
+        sample=c.subsample,
+        seed=c.seed,
+        workers=workers,
+    )
+    model.build_vocab(sentences)
+    clock = _Clock()
+    model.train(sentences, total_examples=len(sentences), epochs=c.epochs)
+    found = Vectors(tuple(model.wv.index_to_key), model.wv.vectors)
+    return clock.learned(c.epochs * sum(map(len, sentences)), found)
+
+
+def compare(
+    c: Config, sentences: Sentences, seeds: Sequence[int], pairs: dict[str, list], workers: int
+) -> list[Row]:
+    """Both in turns, a turn a seed: the median speed, and the mean score of every seed's vectors.
+
+    Args:
+      pairs: name → a similarity table, as ``analysis.read_pairs`` gives it.
+    """
+    tries = {"tfm": by_tfm, f"gensim {gensim.__version__}": lambda *a: by_gensim(*a, workers)}
+    by_tfm(replace(c, epochs=1), sentences[:2000])  # compiles
+    turns: dict[str, list[Learned]] = {name: [] for name in tries}
+    scores: dict[str, list[dict[str, float]]] = {name: [] for name in tries}
+    for seed in seeds:
+        for name, learn in tries.items():
+            found = learn(replace(c, seed=seed), sentences)
+            scores[name].append(
+                {t: analysis.similarity(found.vectors, x).spearman for t, x in pairs.items()}
+            )
+            turns[name].append(found._replace(vectors=None))
+            _log.info(f"{c.method}, seed {seed}, {name}: {turns[name][-1]}, {scores[name][-1]}")
+    speeds = {name: median(turn.speed for turn in found) for name, found in turns.items()}
+    work = f"{c.method}, {c.width} wide, window {c.window}, {c.negatives} negatives, "
+    work += f"{c.epochs} epochs, {sum(map(len, sentences)):,} words; words/s"
+    return [
+        Row(
+            work,
+            name,
+            len(seeds),
+            tokens_per_second=speeds[name],
+            ratio=speeds["tfm"] / speeds[name],
+            details={test: mean(s[test] for s in scores[name]) for test in pairs}
+            | {"words per core-second": median(turn.core_speed for turn in turns[name])},
+        )
+        for name in tries
+    ]
