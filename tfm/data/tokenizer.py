@@ -53,6 +53,11 @@ class Tokenizer:
         """Pieces, the four special ones included: V."""
         return self.processor.vocab_size()
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """All pieces, in the order of their ids."""
+        return self.processor.id_to_piece(list(range(self.size)))
+
     @functools.cached_property
     def _log_probs_V(self) -> np.ndarray:
         return np.array([self.processor.get_score(i) for i in range(self.size)])

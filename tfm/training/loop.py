@@ -22,7 +22,7 @@ from tfm import config, params, terminal, transformer
 from tfm.data import corpus, stream, tokenizer
 from tfm.data import scan as scanning
 from tfm.terminal import Stopwatch, duration
-from tfm.training import checkpoint, optimizer, step
+from tfm.training import checkpoint, optimizer, start, step
 from tfm.training.record import Record
 from tfm.training.validation import Validation
 
@@ -35,6 +35,7 @@ _MAY_CHANGE = (
     "train.stop", "train.log_every", "train.validate_every", "train.checkpoint_every",
     "train.patience", "train.dev_limit", "train.dev_beam", "train.bad_steps", "train.loss_chunk",
     "decode", "data.test", "data.cache_dir", "model.unroll", "model.remat", "model.lookup",
+    "model.implementation",
 )  # fmt: skip
 
 
@@ -176,7 +177,8 @@ class _Run:
         init = functools.partial(step.init_state, self.c, rule)
         found = self.checkpoints.restore(jax.eval_shape(init))
         if found is None:
-            return jax.jit(init)(), Progress()
+            fresh = start.with_vectors(jax.jit(init)(), self.c, self.data.tokenizers)
+            return fresh, Progress()
         at, state, position = found
         self.batches.set_state(position["data"])
         _log.info(f"going on from update {at:,} in {self.folder}")

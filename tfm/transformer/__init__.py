@@ -2,7 +2,14 @@
 
 from tfm.transformer.attending import Look, implementation
 from tfm.transformer.check import check
-from tfm.transformer.config import PRESETS, Config, compute_dtype, head_width, table_names
+from tfm.transformer.config import (
+    PRESETS,
+    Config,
+    Embeddings,
+    compute_dtype,
+    head_width,
+    table_names,
+)
 from tfm.transformer.declare import declare
 from tfm.transformer.layer import Looks, final_norm, layer
 from tfm.transformer.run import decode, embed_tokens, encode, forward, output_table
@@ -11,6 +18,7 @@ from tfm.transformer.sight import Sight, across, own_row, step
 __all__ = [
     "PRESETS",
     "Config",
+    "Embeddings",
     "Look",
     "Looks",
     "Sight",

@@ -24,12 +24,25 @@ Positions = Literal[
 
 
 @dataclass(frozen=True)
+class Embeddings:
+    """How the embedding tables start.
+
+    Attributes:
+      init: files of word vectors (``tfm embed``) that a fresh run's tables start from, piece by
+        piece: one file for both languages, or one for each; empty draws them at random.
+    """
+
+    init: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Config:
     """The shape of a model; hashable, so it can be a static argument of ``jit``.
 
     Attributes:
       source_vocab, target_vocab: V on each side; 0 is filled in from the tokenizers.
       d_model: D. heads: N. kv_heads: K, 0 means N. head_dim: H, 0 means D / N. d_ff: F.
+      embeddings: how the tables start.
       positions: sinusoidal and learned are added to the input; the others act within
         self-attention. Cross-attention has none.
       max_length: rows of the learned position table, the one scheme with a longest sentence.
@@ -65,6 +78,7 @@ class Config:
     d_ff: int = 1024
     encoder_layers: int = 3
     decoder_layers: int = 3
+    embeddings: Embeddings = Embeddings()
     positions: Positions = "sinusoidal"
     max_length: int = 512
     relative_clip: int = 16
