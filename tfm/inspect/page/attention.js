@@ -39,7 +39,7 @@ function attention(kind, rows, columns) {
   const root = dots ? Math.sqrt(T.model.head_dim) : 1;
   const [products, scores, weights] = [data.products, data.scores, data.weights].map(array);
   const added = data.added && array(data.added);
-  const place = make("div", {class: "panels"}), title = make("p", {class: "quiet small"});
+  const place = panels(columns), title = make("p", {class: "quiet small"});
   const seen = (i, j) => mask[i][j], hidden = (i, j) => !mask[i][j];
   const all = (f) => rows.flatMap((_, i) => columns.map((_, j) => f(i, j)));
   const some = mask.some((row) => row.some((x) => !x));
@@ -55,14 +55,14 @@ function attention(kind, rows, columns) {
       rows, columns, value, words, label: title, axes: [L.asks, L.asked], signed: true,
       most: largest(all(value)), ...options}));
     const spread = (f) => ({variance: short(variance(all(f))), times: T.model.head_dim});
-    const panels = [[first, say("products_note", spread(product)), product]];
-    if (dots) panels.push([say("scaled", {width: T.model.head_dim}), say("scaled_note", spread(scaled)), scaled]);
-    if (added) panels.push([L.with_positions, "", (i, j) => added(l, n, i, j)]);
-    panels.push([L.masked, L[some ? "masked_some" : "masked_none"], score, {hidden}]);
-    panels.push(data.kind === "linear" ? [L.weights_linear, L.no_weights, weight, {hidden, most: 1}]
+    const steps = [[first, say("products_note", spread(product)), product]];
+    if (dots) steps.push([say("scaled", {width: T.model.head_dim}), say("scaled_note", spread(scaled)), scaled]);
+    if (added) steps.push([L.with_positions, "", (i, j) => added(l, n, i, j)]);
+    steps.push([L.masked, L[some ? "masked_some" : "masked_none"], score, {hidden}]);
+    steps.push(data.kind === "linear" ? [L.weights_linear, L.no_weights, weight, {hidden, most: 1}]
       : [L.weights, L.weights_note, weight, {hidden, signed: false, most: 1}]);
     title.textContent = `${L.layer} ${l + 1} · ${L.head} ${n + 1}`;
-    place.replaceChildren(...panels.map((parts, i) => draw(`${i + 1} · ${parts[0]}`, ...parts.slice(1))));
+    place.replaceChildren(...steps.map((parts, i) => draw(`${i + 1} · ${parts[0]}`, ...parts.slice(1))));
   };
   const [box, start] = heads(weights, show);
   start();
@@ -82,10 +82,10 @@ function selfAttention() {
 
 function asymmetry() {
   const [two, one] = [T.two_matrices, T.one_matrix].map(array), names = T.source.pieces;
-  const place = make("div", {class: "panels"}), fact = make("p", {class: "quiet"});
+  const place = panels(names), fact = make("p", {class: "quiet"});
   const all = (f) => names.flatMap((_, i) => names.map((_, j) => f(i, j)));
   const show = (l, n) => {
-    const panels = [[two, "with_two"], [one, "with_one"]].flatMap(([numbers, key]) => {
+    const drawn = [[two, "with_two"], [one, "with_one"]].flatMap(([numbers, key]) => {
       const value = (i, j) => numbers(l, n, i, j), turned = (i, j) => value(i, j) - value(j, i);
       const most = largest(all(value));
       const draw = (name, f) => panel(L[name], "", matrix({rows: names, columns: names, value: f, most,
@@ -97,7 +97,7 @@ function asymmetry() {
     const odd = squares((i, j) => (two(l, n, i, j) - two(l, n, j, i)) / 2);
     const share = (100 * odd / (squares((i, j) => two(l, n, i, j)) || 1)).toFixed(0);
     fact.textContent = say("asymmetry", {share});
-    place.replaceChildren(...panels);
+    place.replaceChildren(...drawn);
   };
   const shares = Object.assign((l, n, i, j) => Math.abs(two(l, n, i, j)) / two.largest, {shape: two.shape});
   const [box, start] = heads(shares, show);

@@ -45,11 +45,14 @@ function strip(numbers, height, names, words) {
   return make("div", {class: "strip"}, side, canvas);
 }
 
+const CROWDED = 21; // from so many columns on, a matrix has a line of the page to itself
+
 // A matrix with names: rows ask, columns are asked.
 //   rows, columns: names; value(i, j); most: what is painted in full colour; signed: two colours;
 //   hidden(i, j): hatched; words(i, j): shown on hover.
 function matrix({rows, columns, value, most, signed, hidden, words, label, axes}) {
-  const cell = Math.max(9, Math.min(30, Math.floor(Math.min(280 / columns.length, 420 / rows.length))));
+  const room = columns.length > CROWDED ? 640 : 280;
+  const cell = Math.max(14, Math.min(30, Math.floor(Math.min(room / columns.length, 1.5 * room / rows.length))));
   const upright = cell < 18, size = Math.min(12, upright ? cell : 12);
   const left = Math.max(...rows.map((r) => wide(clip(r), size))) + 26;
   const top = Math.max(...columns.map((c) => wide(clip(c), size))) * (upright ? 1 : 0.72) + 30;
@@ -84,6 +87,9 @@ function matrix({rows, columns, value, most, signed, hidden, words, label, axes}
 
 const hatch = '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
   + 'patternTransform="rotate(45)"><line class="hatch" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>';
+
+// Beside each other where they are narrow.
+const panels = (columns) => make("div", {class: columns.length > CROWDED ? "panels wide" : "panels"});
 
 const panel = (title, note, picture) =>
   make("figure", {}, make("figcaption", {}, title, make("span", {}, note)), picture);
