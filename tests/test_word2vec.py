@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tfm import params
-from tfm.word2vec import analysis, corpus, huffman, model, training
+from tfm.word2vec import analysis, corpus, huffman, model, step, training
 from tfm.word2vec.model import Batch, Config
 from tfm.word2vec.vectors import Vectors
 
@@ -131,7 +131,7 @@ def test_an_update_is_gradient_descent_on_the_whole_tables(method, objective, ke
         return
     paths, b, tree = huffman.paths(COUNTS), batch(c), tables(c)
     slopes = jax.grad(lambda t: dense_loss(c, b, paths, t))(tree)
-    after = model.update(c, tree, b, paths)
+    after = step.update(c, tree, b, paths)
     for name, table in tree.items():
         want = table - b.rate * slopes[name]
         np.testing.assert_allclose(after[name], want, atol=1e-5)
@@ -143,9 +143,9 @@ def test_a_stack_of_updates_is_one_after_the_other():
     several = [batch(c, seed) for seed in range(3)]
     want = tables(c)
     for b in several:
-        want = model.update(c, want, b)
+        want = step.update(c, want, b)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *several)
-    got, loss = model.updates(c, tables(c), stacked)
+    got, loss = step.updates(c, tables(c), stacked)
     for name in want:
         np.testing.assert_allclose(got[name], want[name], atol=1e-6)
     centres = sum(1 for _ in guesses(c, several[0]))
@@ -157,8 +157,8 @@ def test_tables_sharded_over_devices_learn_the_same():
     mesh = Mesh(np.array(jax.devices()), ("x",))
     place = NamedSharding(mesh, PartitionSpec(None, "x"))
     stacked = jax.tree.map(lambda x: x[None], batch(c))
-    want, _ = model.updates(c, tables(c), stacked)
-    got, _ = model.updates(c, jax.device_put(tables(c), place), stacked)
+    want, _ = step.updates(c, tables(c), stacked)
+    got, _ = step.updates(c, jax.device_put(tables(c), place), stacked)
     assert got["input"].sharding.is_equivalent_to(place, 2)
     for name in want:
         np.testing.assert_allclose(got[name], want[name], atol=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfm.word2vec import corpus, huffman
-from tfm.word2vec.model import RATES, Config
+from tfm.word2vec.model import Config, rate
 
 SENTENCES = [["a", "b", "a"], [], ["c", "a", "rare", "b", "c"], ["a"], ["b", "c", "a", "b"]] * 40
 C = Config(window=2, centres=4, tiles=3, samples=6, min_count=41, subsample=0, epochs=2)
@@ -76,7 +76,7 @@ def test_windows_negatives_and_rates(stream):
     want = vocabulary.counts_V**0.75 / (vocabulary.counts_V**0.75).sum()
     assert np.allclose(np.bincount(drawn) / len(drawn), want, atol=0.02)
     rates = np.array([b.rate[0] for b in batches])
-    assert rates[0] == np.float32(RATES[C.method])
+    assert rates[0] == np.float32(rate(C))
     steps = -np.diff(rates[:-2])
     assert np.allclose(steps, steps.mean(), rtol=0.3) and rates[-1] < 0.05 * rates[0]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfm.word2vec.model import RATES, Batch, Config
+from tfm.word2vec.model import Batch, Config, rate
 
 END = -1
 _CHUNK = 1 << 20  # ids looked at together
@@ -94,7 +94,6 @@ def batches(
     rng = np.random.default_rng(c.seed)
     negatives = negative_table(counts_V, c.exponent)
     W, whole = c.window, stack * c.tiles * c.centres
-    start = c.learning_rate or RATES[c.method]
     for words, sentences, share in _stacks(c, stream, counts_V, whole, rng):
 
         def tiles(x: np.ndarray) -> np.ndarray:
@@ -107,7 +106,7 @@ def batches(
             tiles(sentences),
             rng.integers(1, W + 1, size=(stack, c.tiles, c.centres), dtype=np.int32),
             negatives[drawn],
-            np.full(stack, start * max(1e-3, 1 - share), np.float32),
+            np.full(stack, rate(c) * max(1e-3, 1 - share), np.float32),
         )
         yield share, batch
 

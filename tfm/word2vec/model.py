@@ -10,7 +10,6 @@ Letters of this package: B tiles · T centres of a tile · S its words · C its 
 negative samples · L depth of the Huffman tree · V vocabulary · D width of a vector.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -62,9 +61,14 @@ class Config:
     seed: int = 0
 
 
-RATES = {"cbow": 0.075, "skipgram": 0.025}
-"""Learning rates to start with. The gradient of a mean has 1/pairs in it, which word2vec.c leaves
-out: without that error cbow needs a higher rate (İrsoy 2021)."""
+def rate(c: Config) -> float:
+    """The learning rate to start with.
+
+    The gradient of a mean has 1/pairs in it, which word2vec.c leaves out: without that error it
+    needs a higher rate (İrsoy 2021). A sum is some six words long, and needs a lower one.
+    """
+    usual = {"mean": 0.075, "sum": 0.02}[c.combine] if c.method == "cbow" else 0.025
+    return c.learning_rate or usual
 
 
 class Batch(NamedTuple):
@@ -87,16 +91,18 @@ class Batch(NamedTuple):
 def declare(c: Config, vocab: int) -> Tree:
     """The tables. Inputs start uniform in ±1/2D, outputs at zero, as word2vec.c has them.
 
-    With one table a word's score with itself is its squared length, which a word that does not
-    follow itself must keep small; with two, being read and being guessed are free of each other.
+    Does one matrix suffice? It learns, but less: on 6.3 M words of English (technical pages, Brown;
+    100 wide, 5 epochs, seed 1) Spearman on SimLex-999 / WordSim-353 fell from 0.12 / 0.36 to
+    0.05 / 0.28 for skipgram, and from 0.10 / 0.32 to 0.08 / 0.27 for cbow. With one table a word's
+    score with itself is its squared length, yet words seldom follow themselves; with two, being
+    read and being guessed are free of each other.
     """
 
     def small(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -0.5 / c.width, 0.5 / c.width)
 
     if c.tables == "one" and c.objective == "hierarchical":
-        raise ValueError("word vectors: the outputs of the hierarchical softmax are nodes of a "
-                         "tree, not words: tables must be two")  # fmt: skip
+        raise ValueError("word vectors: hierarchical guesses nodes, not words: tables must be two")
     tree = {"input": Param((vocab, c.width), ("vocab", "embed"), small)}
     if c.tables == "two":
         tree["output"] = Param((vocab, c.width), ("vocab", "embed"), zeros)
@@ -114,25 +120,25 @@ def near(c: Config, batch: Batch) -> jax.Array:
     """
     T, S = batch.reach_BT.shape[1], batch.words_BS.shape[1]
     distance_TS = jnp.abs(jnp.arange(S)[None, :] - jnp.arange(T)[:, None] - c.window)
-    centre_BT = _centres(c, batch.sentences_BS)
+    centre_BT = centres(c, batch.sentences_BS)
     same_BTS = centre_BT[:, :, None] == batch.sentences_BS[:, None, :]
     reached_BTS = (distance_TS > 0)[None] & (distance_TS[None] <= batch.reach_BT[:, :, None])
     return (same_BTS & reached_BTS & (centre_BT != 0)[:, :, None]).astype(jnp.float32)
 
 
-def _centres(c: Config, x_BS: jax.Array) -> jax.Array:
-    """[B,S,...] → the middle [B,T,...]."""
+def centres(c: Config, x_BS: jax.Array) -> jax.Array:
+    """What belongs to a tile's centres: [B,S,...] → the middle [B,T,...]."""
     return x_BS[:, c.window : x_BS.shape[1] - c.window]
 
 
 def read_ids(c: Config, batch: Batch) -> jax.Array:
     """The rows of the input table a tile reads: all its words for cbow, its centres otherwise."""
-    return batch.words_BS if c.method == "cbow" else _centres(c, batch.words_BS)
+    return batch.words_BS if c.method == "cbow" else centres(c, batch.words_BS)
 
 
 def _guessed(c: Config, batch: Batch) -> jax.Array:
     """The words a tile's centres may have to guess: itself for cbow, its surroundings otherwise."""
-    return _centres(c, batch.words_BS) if c.method == "cbow" else batch.words_BS
+    return centres(c, batch.words_BS) if c.method == "cbow" else batch.words_BS
 
 
 def candidate_ids(c: Config, batch: Batch, vocab: int, paths: Paths | None) -> jax.Array:
@@ -231,68 +237,3 @@ def _softmax(
     guessed_BGD = embeddings.embed(_guessed(c, batch), table_VD)
     scores_BTG = jnp.einsum("btd,bgd->btg", hidden_BTD, guessed_BGD)
     return jnp.sum(right_BTG * (totals_BT[..., None] - scores_BTG))
-
-
-def _touched(c: Config, tables: Tree, batch: Batch, paths: Paths | None) -> Tree:
-    """The ids of the rows that a batch needs of each table, flat."""
-    read = read_ids(c, batch).reshape(-1)
-    met = candidate_ids(c, batch, tables["input"].shape[0], paths).reshape(-1)
-    if c.tables == "one":
-        return {"input": jnp.concatenate([read, met])}
-    return {"input": read, "output": met}
-
-
-def _loss_of_rows(c: Config, batch: Batch, paths: Paths | None, rows: Tree) -> jax.Array:
-    """``loss``, given the rows of ``_touched``."""
-    read_BI = read_ids(c, batch)
-    flat, met = rows["input"], rows.get("output")
-    if met is None:
-        flat, met = flat[: read_BI.size], flat[read_BI.size :]
-    tiles = 1 if c.objective == "softmax" else len(read_BI)
-    width = flat.shape[-1]
-    outputs_BCD = met.reshape(tiles, -1, width)
-    return loss(c, batch, paths, flat.reshape(*read_BI.shape, width), outputs_BCD)
-
-
-def update(
-    c: Config, tables: Tree, batch: Batch, paths: Paths | None = None, paces: Tree | None = None
-) -> Tree:
-    """The tables after one step of gradient descent on the rows that a batch touches.
-
-    Every table is read once and then written once, so that XLA changes it in place: the cost does
-    not depend on V. A row that comes up several times gets the sum of its gradients.
-
-    Args:
-      paces: what each row's step is multiplied by, [V] a table; by default 1.
-    """
-    ids = _touched(c, tables, batch, paths)
-    rows = _gather(tables, ids)
-    slopes = jax.grad(functools.partial(_loss_of_rows, c, batch, paths))(rows)
-    rates = {name: batch.rate for name in ids}
-    if paces is not None:
-        rates = {name: batch.rate * pace[:, None] for name, pace in _gather(paces, ids).items()}
-    return {
-        name: table.at[ids[name]].add(-rates[name] * slopes[name], mode="promise_in_bounds")
-        for name, table in tables.items()
-    }
-
-
-def _gather(tables: Tree, ids: Tree) -> Tree:
-    """Rows by id. The ids are our own: a check of their range would cost a pass over the rows."""
-    return {name: tables[name].at[i].get(mode="promise_in_bounds") for name, i in ids.items()}
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def updates(
-    c: Config, tables: Tree, batches: Batch, paths: Paths | None = None, paces: Tree | None = None
-) -> tuple[Tree, jax.Array]:
-    """``update`` by a stack of batches, [M,...] each, in one compiled call.
-
-    Returns:
-      The tables, and their loss a centre, now, on the first batch, [] float32.
-    """
-    tables, _ = jax.lax.scan(lambda t, b: (update(c, t, b, paths, paces), None), tables, batches)
-    first = jax.tree.map(lambda x: x[0], batches)
-    rows = _gather(tables, _touched(c, tables, first, paths))
-    centres = jnp.sum(_centres(c, first.sentences_BS) != 0)
-    return tables, _loss_of_rows(c, first, paths, rows) / jnp.maximum(centres, 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfm import params
 from tfm.params import Tree
-from tfm.word2vec import corpus, huffman, model, pace
+from tfm.word2vec import corpus, huffman, model, pace, step
 from tfm.word2vec.model import Config
 
 _STACK = 64  # batches in one compiled call
@@ -45,7 +45,7 @@ def train(
         while (arrived := coming.result()) is not None:
             coming = pool.submit(next, stacks, None)
             share, batches = arrived
-            tables, loss_now = model.updates(c, tables, batches, paths, paces)
+            tables, loss_now = step.updates(c, tables, batches, paths, paces)
             if loss is not None:  # that of the stack before: this one is still at work
                 _check(loss, share)
                 report(share, loss)

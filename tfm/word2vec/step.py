@@ -1,0 +1,76 @@
+"""Gradient descent on the few rows of large tables that a batch touches."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from tfm.params import Tree
+from tfm.word2vec import model
+from tfm.word2vec.huffman import Paths
+from tfm.word2vec.model import Batch, Config
+
+
+def _touched(c: Config, tables: Tree, batch: Batch, paths: Paths | None) -> Tree:
+    """The ids of the rows that a batch needs of each table, flat."""
+    read = model.read_ids(c, batch).reshape(-1)
+    met = model.candidate_ids(c, batch, tables["input"].shape[0], paths).reshape(-1)
+    if c.tables == "one":
+        return {"input": jnp.concatenate([read, met])}
+    return {"input": read, "output": met}
+
+
+def _loss_of_rows(c: Config, batch: Batch, paths: Paths | None, rows: Tree) -> jax.Array:
+    """``loss``, given the rows of ``_touched``."""
+    read_BI = model.read_ids(c, batch)
+    flat, met = rows["input"], rows.get("output")
+    if met is None:
+        flat, met = flat[: read_BI.size], flat[read_BI.size :]
+    tiles = 1 if c.objective == "softmax" else len(read_BI)
+    width = flat.shape[-1]
+    outputs_BCD = met.reshape(tiles, -1, width)
+    return model.loss(c, batch, paths, flat.reshape(*read_BI.shape, width), outputs_BCD)
+
+
+def update(
+    c: Config, tables: Tree, batch: Batch, paths: Paths | None = None, paces: Tree | None = None
+) -> Tree:
+    """The tables after one step of gradient descent on the rows that a batch touches.
+
+    Every table is read once and then written once, so that XLA changes it in place: the cost does
+    not depend on V. A row that comes up several times gets the sum of its gradients.
+
+    Args:
+      paces: what each row's step is multiplied by, [V] a table; by default 1.
+    """
+    ids = _touched(c, tables, batch, paths)
+    rows = _gather(tables, ids)
+    slopes = jax.grad(functools.partial(_loss_of_rows, c, batch, paths))(rows)
+    rates = {name: batch.rate for name in ids}
+    if paces is not None:
+        rates = {name: batch.rate * pace[:, None] for name, pace in _gather(paces, ids).items()}
+    return {
+        name: table.at[ids[name]].add(-rates[name] * slopes[name], mode="promise_in_bounds")
+        for name, table in tables.items()
+    }
+
+
+def _gather(tables: Tree, ids: Tree) -> Tree:
+    """Rows by id. The ids are our own: a check of their range would cost a pass over the rows."""
+    return {name: tables[name].at[i].get(mode="promise_in_bounds") for name, i in ids.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def updates(
+    c: Config, tables: Tree, batches: Batch, paths: Paths | None = None, paces: Tree | None = None
+) -> tuple[Tree, jax.Array]:
+    """``update`` by a stack of batches, [M,...] each, in one compiled call.
+
+    Returns:
+      The tables, and their loss a centre, now, on the first batch, [] float32.
+    """
+    tables, _ = jax.lax.scan(lambda t, b: (update(c, t, b, paths, paces), None), tables, batches)
+    first = jax.tree.map(lambda x: x[0], batches)
+    rows = _gather(tables, _touched(c, tables, first, paths))
+    count = jnp.sum(model.centres(c, first.sentences_BS) != 0)
+    return tables, _loss_of_rows(c, first, paths, rows) / jnp.maximum(count, 1)
