@@ -112,6 +112,7 @@ def decode(
 def data(
     train: tuple[str, ...] = ("phrasebook:train",),
     pieces: int = 1000,
+    sentences: int = 100_000,
     rows: int = 32,
     batches: int = 300,
     steps: int = 20,
@@ -122,18 +123,20 @@ def data(
     Args:
         train: Two files, one TSV file, tfds:NAME or phrasebook:SPLIT.
         pieces: Vocabulary of each language.
+        sentences: Of each that the vocabularies are trained on.
         rows: Packed rows in a batch.
         batches: How many to read.
         steps: Updates to time.
         json: Where to keep the results.
     """
     c = loop.configuration(train, pieces, rows)
+    c = replace(c, tokenizer=replace(c.tokenizer, sentences=sentences))
     with tempfile.TemporaryDirectory() as folder:
         opened = open_data(c, Path(folder))
     c = resolve(c, opened)
     streamed = loop.stream_speed(c, opened, batches)
     step, compile_seconds = loop.step_speed(c, opened, steps)
-    work = f"{' '.join(train)}: {rows} rows of {c.data.source_length}/{c.data.target_length}"
+    work = f"{' '.join(train)}, {rows} rows of {c.data.source_length}/{c.data.target_length}"
     details = streamed._asdict()
     speeds = {"packed stream": [details.pop("target_tokens")], "update, d=256 3+3": [step]}
     stream_row, step_row = measure.from_speeds(work, speeds)

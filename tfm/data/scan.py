@@ -111,16 +111,20 @@ def _lengths(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> 
     key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:24]
     path = corpus.cache_dir(data) / "lengths" / f"{key}.npy"
     if not path.exists():
-        lengths = np.empty((len(pairs), 2), np.uint16)
+        header = io.BytesIO()
+        kind = {"descr": "<u2", "fortran_order": False, "shape": (len(pairs), 2)}
+        np.lib.format.write_array_header_1_0(header, kind)
+        # The whole file in one piece of memory: np.save of an array would need it twice.
+        content = bytearray(header.tell() + 4 * len(pairs))
+        content[: header.tell()] = header.getvalue()
+        lengths = np.frombuffer(content, "<u2", offset=header.tell()).reshape(-1, 2)
         for start in range(0, len(pairs), _CHUNK):
             chunk = pairs.__getitems__(range(start, min(start + _CHUNK, len(pairs))))
             for side in (0, 1):
                 ids = tokenizers[side].encode_batch([pair[side] for pair in chunk])
                 column = [min(len(tokens), 65535) for tokens in ids]
                 lengths[start : start + len(chunk), side] = column
-        content = io.BytesIO()
-        np.save(content, lengths)
-        corpus.write_atomically(path, content.getbuffer())
+        corpus.write_atomically(path, content)
     return np.load(path, mmap_mode="r")
 
 
