@@ -187,10 +187,10 @@ def test_a_lower_loss_is_better(short, monkeypatch):
 def test_bad_updates_are_skipped_counted_and_in_the_end_too_many(short, monkeypatch, caplog):
     update = step.update
 
-    def bad_at_2_and_from_5(state, batch, c, optimizer):
+    def bad_at_2_and_from_5(state, batch, **settings):
         bad = (state.step == 1) | (state.step >= 4)
         poisoned = jax.tree.map(lambda x: jnp.where(bad, jnp.nan, x), state.params)
-        after, metrics = update(state.replace(params=poisoned), batch, c, optimizer)
+        after, metrics = update(state.replace(params=poisoned), batch, **settings)
         cured = jax.tree.map(lambda old, new: jnp.where(bad, old, new), state.params, after.params)
         return after.replace(params=cured), metrics
 

@@ -5,6 +5,7 @@ import random
 import string
 
 from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train, to_json
+from tfm.sharding import Mesh
 from tfm.transformer import Config as Model
 
 
@@ -53,6 +54,7 @@ def config(folder, **changes):
         optimizer=Optimizer(learning_rate=1e-2, warmup=20),
         train=Train(stop="20u", log_every=5, validate_every=10, checkpoint_every=10),
         decode=Decode(beam_size=2, batch_size=16),
+        mesh=Mesh(data=1),
     )  # fmt: skip
     return change(c, **changes)
 

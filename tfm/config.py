@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tfm import transformer
+from tfm import sharding, transformer
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
     decode: Decode = field(default_factory=Decode)
+    mesh: sharding.Mesh = field(default_factory=sharding.Mesh)
 
 
 def to_json(config: Config) -> str:

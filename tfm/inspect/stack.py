@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from tfm import attention, layers, masks, positions, transformer
 from tfm.attention import additive, linear
 from tfm.params import Tree
+from tfm.sharding import NO_MESH
 from tfm.transformer import Sight, attending
 
 
@@ -86,7 +87,7 @@ def _layer(
 
     def own(x: jax.Array) -> tuple[jax.Array, None]:
         p = params["self"]
-        out, look = attending.self_attention(p, x, c, sight, lambda kv: kv, None)
+        out, look = attending.self_attention(p, x, c, sight, lambda kv: kv, None, NO_MESH)
         kept["self"] = _scores(p, x, x, look.weights, c.attention, c.soft_cap, sight)
         kept["one_matrix"] = _products(*_heads(p, "q", "q", x))
         kept["two_matrices"] = _products(*_heads(p, "q", "k", x))
@@ -95,7 +96,7 @@ def _layer(
     def consult(x: jax.Array) -> tuple[jax.Array, None]:
         p = params["cross"]
         kv = attention.keys_values(p, memory_BSD)
-        out, look = attending.cross_attention(p, x, kv, c, cross_sight, None)
+        out, look = attending.cross_attention(p, x, kv, c, cross_sight, None, NO_MESH)
         kind = c.cross_attention
         kept["cross"] = _scores(p, x, memory_BSD, look.weights, kind, c.soft_cap, cross_sight)
         return out, None

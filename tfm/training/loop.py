@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from tfm import config, params, terminal, transformer
+from tfm import config, params, sharding, terminal, transformer
 from tfm.data import corpus, stream, tokenizer
 from tfm.data import scan as scanning
 from tfm.terminal import Stopwatch, duration
@@ -34,7 +34,7 @@ SIGTERM_EXIT = 128 + signal.SIGTERM
 _MAY_CHANGE = (
     "train.stop", "train.log_every", "train.validate_every", "train.checkpoint_every",
     "train.patience", "train.dev_limit", "train.dev_beam", "train.bad_steps", "train.loss_chunk",
-    "decode", "data.test", "data.cache_dir", "model.unroll", "model.remat", "model.lookup",
+    "decode", "mesh", "data.test", "data.cache_dir", "model.unroll", "model.remat", "model.lookup",
     "model.implementation",
 )  # fmt: skip
 
@@ -146,8 +146,11 @@ class _Run:
         declaration = transformer.declare(c.model)
         self.rate = optimizer.schedule(c.optimizer)
         rule = optimizer.make(c.optimizer, declaration)
+        self.layout = sharding.Layout(sharding.make(c.mesh))
+        self.update = step.jit_update(c, rule, self.layout)
         self.checkpoints = stack.enter_context(checkpoint.Checkpoints(folder / "checkpoints"))
         self.best = stack.enter_context(checkpoint.Checkpoints(folder / "best", keep=1))
+        host, hosts = self.layout.share()
         self.batches = stream.batches(
             data.pairs,
             data.scan,
@@ -155,30 +158,33 @@ class _Run:
             c.data,
             nbest=c.tokenizer.sample_nbest,
             alpha=c.tokenizer.sample_alpha,
+            host=host,
+            hosts=hosts,
         )
         stack.callback(self.batches.close)
-        self.update = functools.partial(step.update, c=c, optimizer=rule)
         self.state, self.progress = self._begin(rule)
         self.step = int(self.state.step)
         self.record = Record(folder, self.step, c.data.rows * c.data.target_length)
         stack.callback(self.record.close)
         self.validation = None
         if data.dev is not None:
-            weights = self.state.weights
+            weights = self.layout.whole(self.state.weights)
             self.validation = Validation(c, folder, data.dev, data.tokenizers, weights)
         _log.info(
-            f"{params.count(declaration):,} parameters on {jax.device_count()} "
-            f"{jax.devices()[0].device_kind} device(s), activations in "
-            f"{transformer.compute_dtype(c.model)}; batches of {c.data.rows} rows"
+            f"{params.count(declaration):,} parameters on {sharding.describe(self.layout.mesh)}, "
+            f"activations in {transformer.compute_dtype(c.model)}; batches of {c.data.rows} rows"
         )
 
     def _begin(self, rule: Any) -> tuple[step.State, Progress]:
         """The newest checkpoint's state, or a fresh one."""
-        init = functools.partial(step.init_state, self.c, rule)
-        found = self.checkpoints.restore(jax.eval_shape(init))
+        wanted = step.abstract_state(self.c, rule, self.layout)
+        found = self.checkpoints.restore(wanted)
         if found is None:
-            fresh = start.with_vectors(jax.jit(init)(), self.c, self.data.tokenizers)
-            return fresh, Progress()
+            places = jax.tree.map(lambda x: x.sharding, wanted)
+            init = functools.partial(step.init_state, self.c, rule)
+            fresh = jax.jit(init, out_shardings=places)()
+            fresh = start.with_vectors(fresh, self.c, self.data.tokenizers)
+            return jax.device_put(fresh, places), Progress()
         at, state, position = found
         self.batches.set_state(position["data"])
         _log.info(f"going on from update {at:,} in {self.folder}")
@@ -195,8 +201,9 @@ class _Run:
             while not reason and not told:
                 batch = next(self.batches)
                 if compiled is None:
-                    compiled = self._compile(batch)
-                self.state, metrics = compiled(self.state, batch)
+                    compiled = self._compile()
+                rows = {name: self.layout.put(x, "batch", "length") for name, x in batch.items()}
+                self.state, metrics = compiled(self.state, rows)
                 self.step += 1
                 self.progress.pairs += int(batch["target_segments"].max(axis=1).sum())
                 # The device works on this update while the host looks at the one before.
@@ -223,11 +230,11 @@ class _Run:
         reason = f"told to stop by {told[0]}; the same command goes on"
         return Outcome(self.step, reason, self.progress.best, interrupted=True)
 
-    def _compile(self, batch: stream.Batch) -> Any:
-        start = time.perf_counter()
-        update = jax.jit(self.update, donate_argnums=0)
-        compiled = update.lower(self.state, batch).compile()
-        _log.info(f"compiled the update in {time.perf_counter() - start:.1f} s")
+    def _compile(self) -> Any:
+        began = time.perf_counter()
+        batch = step.abstract_batch(self.c, self.layout)
+        compiled = self.update.lower(self.state, batch).compile()
+        _log.info(f"compiled the update in {time.perf_counter() - began:.1f} s")
         self.record.training_time = Stopwatch()
         return compiled
 
@@ -272,7 +279,7 @@ class _Run:
     def _save(self, watch: Stopwatch) -> None:
         self.progress.elapsed = watch.seconds
         position = {
-            "data": self.batches.get_state(),
+            "data": stream.gather(self.batches.get_state()),
             "progress": dataclasses.asdict(self.progress),
         }
         self.checkpoints.save(self.step, self.state, position)
@@ -283,7 +290,7 @@ class _Run:
         if self.validation is None:
             return
         with self.record.training_time.paused():
-            scores = self.validation.scores(self.step, self.state.weights)
+            scores = self.validation.scores(self.step, self.layout.whole(self.state.weights))
         self.record.write(self.step, {f"dev/{name}": value for name, value in scores.items()})
         value = scores[self.c.train.metric]
         sign = -1 if self.c.train.metric == "loss" else 1

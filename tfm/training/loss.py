@@ -1,10 +1,14 @@
 """Cross-entropy against a large vocabulary, without ever keeping its logits.
 
 The logits ``[B,T,V]`` in float32 are the largest array of a training step. Here a scan walks over
-slices of T, so that only about ``chunk`` tokens' logits exist at one time, and a batch axis that is
-sharded over devices stays so. When the loss is differentiated, the same walk also makes the
-gradients, while a slice's logits are still at hand: three matrix products in all, and nothing is
-computed twice (the idea of Liger Kernel's fused linear cross-entropy, Hsu et al. 2024).
+slices of T, so that only about ``chunk`` tokens' logits exist at one time. When the loss is
+differentiated, the same walk also makes the gradients, while a slice's logits are still at hand:
+three matrix products in all, and nothing is computed twice (the idea of Liger Kernel's fused linear
+cross-entropy, Hsu et al. 2024).
+
+On a mesh every device walks over its own tokens and its own part of the vocabulary. Within the walk
+only three numbers a token are exchanged, and those only where the vocabulary is cut (Shoeybi 2019,
+§3); the gradients are summed up once, after it.
 """
 
 import functools
@@ -14,8 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tfm.sharding import NO_MESH, Layout
+
 Sums = tuple[jax.Array, jax.Array, jax.Array]  # loss, nll, correct
 Slice = tuple[jax.Array, jax.Array, jax.Array]  # hidden [B,t,D], labels [B,t], weights [B,t]
+
+_TABLE = ("vocab", "embed")
+_TOKENS = ("batch", "length")
+_HIDDEN = (*_TOKENS, None)
 
 
 class Loss(NamedTuple):
@@ -44,6 +54,7 @@ def cross_entropy(
     *,
     label_smoothing: float,
     chunk: int,
+    layout: Layout = NO_MESH,
 ) -> Loss:
     """Cross-entropy of ``softmax(hidden tableᵀ)`` against the labels.
 
@@ -65,6 +76,7 @@ def cross_entropy(
       label_smoothing: ε, in [0, 1).
       chunk: tokens whose logits exist at one time, on all devices together. Rounded down to whole
         positions of the batch, but at least one: B tokens.
+      layout: the mesh that the arrays live on, if any.
 
     Returns:
       Sums over all tokens of the batch.
@@ -72,7 +84,7 @@ def cross_entropy(
     Raises:
       ValueError: shapes that do not fit, or a setting out of range.
     """
-    B, T, D = hidden_BTD.shape
+    (B, T, D), V = hidden_BTD.shape, table_VD.shape[0]
     if table_VD.shape[1:] != (D,):
         raise ValueError(
             f"hidden is [B,T,{D}], but the table is {list(table_VD.shape)}: want [V,{D}]"
@@ -90,67 +102,97 @@ def cross_entropy(
     hidden_BTD = jnp.where(real_BT[..., None], hidden_BTD, 0)
     labels_BT = jnp.where(real_BT, labels_BT, 0)
     weights_BT = weights_BT.astype(jnp.float32)
-    sums = _sums(label_smoothing, chunk, hidden_BTD, table_VD, labels_BT, weights_BT)
+    hidden_BTD = layout.place(hidden_BTD, *_HIDDEN)
+    table_VD = layout.place(table_VD, *_TABLE)
+    # The parts of the batch walk side by side, and share what may exist at one time.
+    walk = _Walk(label_smoothing, max(1, chunk // layout.parts("batch", "length")), V, layout)
+    sums = _sums(walk, hidden_BTD, table_VD, labels_BT, weights_BT)
     return Loss(*sums, tokens=weights_BT.sum())
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+class _Walk(NamedTuple):
+    """What stays the same during a walk: ε, a device's tokens a slice, V, and the mesh."""
+
+    smoothing: float
+    chunk: int
+    vocab: int
+    layout: Layout
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sums(
-    smoothing: float,
-    chunk: int,
+    walk: _Walk,
     hidden_BTD: jax.Array,
     table_VD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> Sums:
     """(loss, nll, correct), and no more than the forward product."""
-    product_VD = table_VD.astype(hidden_BTD.dtype)
-    mean_D = table_VD.astype(jnp.float32).mean(0)
 
-    def add_slice(sums: Sums, tokens: Slice) -> tuple[Sums, None]:
-        new, _ = _score(smoothing, product_VD, mean_D, *tokens)
-        return jax.tree.map(jnp.add, sums, new), None
+    def body(
+        hidden_BTD: jax.Array, table_VD: jax.Array, labels_BT: jax.Array, weights_BT: jax.Array
+    ) -> Sums:
+        table = _table(walk, hidden_BTD.dtype, table_VD)
 
-    slices = _slices(chunk, hidden_BTD, labels_BT, weights_BT)
-    sums, _ = lax.scan(add_slice, _zeros(), slices)
-    return sums
+        def add_slice(sums: Sums, tokens: Slice) -> tuple[Sums, None]:
+            new, _ = _score(walk, *table, *tokens)
+            return jax.tree.map(jnp.add, sums, new), None
+
+        slices = _slices(walk.chunk, hidden_BTD, labels_BT, weights_BT)
+        sums, _ = lax.scan(add_slice, _zeros(), slices)
+        return tuple(walk.layout.total(x, *_TOKENS) for x in sums)
+
+    inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
+    run = walk.layout.local(body, inputs, ((),) * 3)
+    return run(hidden_BTD, table_VD, labels_BT, weights_BT)
 
 
 def _sums_and_gradients(
-    smoothing: float,
-    chunk: int,
+    walk: _Walk,
     hidden_BTD: jax.Array,
     table_VD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> tuple[Sums, tuple[jax.Array, ...]]:
     """The sums, and as residuals the gradients of ``loss`` themselves."""
-    B, T, D = hidden_BTD.shape
-    product_VD = table_VD.astype(hidden_BTD.dtype)
-    mean_D = table_VD.astype(jnp.float32).mean(0)
 
-    def add_slice(
-        carry: tuple[Sums, jax.Array], tokens: Slice
-    ) -> tuple[tuple[Sums, jax.Array], jax.Array]:
-        sums, d_table_VD = carry
-        new, d_logits = _score(smoothing, product_VD, mean_D, *tokens)
-        d_logits = d_logits.astype(hidden_BTD.dtype)
-        d_hidden = jnp.einsum("btv,vd->btd", d_logits, product_VD)
-        d_table_VD += jnp.einsum(
-            "btv,btd->vd", d_logits, tokens[0], preferred_element_type=jnp.float32
+    def body(
+        hidden_BTD: jax.Array, table_VD: jax.Array, labels_BT: jax.Array, weights_BT: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        B, T, D = hidden_BTD.shape
+        product_VD, mean_D = _table(walk, hidden_BTD.dtype, table_VD)
+
+        def add_slice(
+            carry: tuple[Sums, jax.Array], tokens: Slice
+        ) -> tuple[tuple[Sums, jax.Array], jax.Array]:
+            sums, d_table_VD = carry
+            new, d_logits = _score(walk, product_VD, mean_D, *tokens)
+            d_logits = d_logits.astype(hidden_BTD.dtype)
+            d_hidden = jnp.einsum("btv,vd->btd", d_logits, product_VD)
+            d_table_VD += jnp.einsum(
+                "btv,btd->vd", d_logits, tokens[0], preferred_element_type=jnp.float32
+            )
+            return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden
+
+        start = (_zeros(), jnp.zeros(product_VD.shape, jnp.float32))
+        slices = _slices(walk.chunk, hidden_BTD, labels_BT, weights_BT)
+        (sums, d_table_VD), d_hidden = lax.scan(add_slice, start, slices)
+        d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
+        return (
+            *(walk.layout.total(x, *_TOKENS) for x in sums),
+            walk.layout.total(d_hidden_BTD, "vocab"),
+            walk.layout.total_in_parts(d_table_VD, _TABLE, *_TOKENS),
         )
-        return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden
 
-    start = (_zeros(), jnp.zeros(table_VD.shape, jnp.float32))
-    slices = _slices(chunk, hidden_BTD, labels_BT, weights_BT)
-    (sums, d_table_VD), d_hidden = lax.scan(add_slice, start, slices)
-    d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
+    inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
+    run = walk.layout.local(body, inputs, ((), (), (), _HIDDEN, _TABLE))
+    *sums, d_hidden_BTD, d_table_VD = run(hidden_BTD, table_VD, labels_BT, weights_BT)
     # An empty array remembers the table's dtype: residuals are arrays.
-    return sums, (d_hidden_BTD, d_table_VD, jnp.zeros((0,), table_VD.dtype))
+    return tuple(sums), (d_hidden_BTD, d_table_VD, jnp.zeros((0,), table_VD.dtype))
 
 
 def _scale_gradients(
-    smoothing: float, chunk: int, residuals: tuple[jax.Array, ...], cotangents: Sums
+    walk: _Walk, residuals: tuple[jax.Array, ...], cotangents: Sums
 ) -> tuple[jax.Array | None, ...]:
     d_hidden_BTD, d_table_VD, like_table = residuals
     d_loss = cotangents[0]
@@ -161,8 +203,15 @@ def _scale_gradients(
 _sums.defvjp(_sums_and_gradients, _scale_gradients)
 
 
+def _table(walk: _Walk, dtype: jnp.dtype, table_VD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The table in the dtype of the products, and its mean row; this device's part of V each."""
+    mean_D = walk.layout.total(table_VD.astype(jnp.float32).sum(0), "vocab") / walk.vocab
+    product_VD = walk.layout.join(table_VD.astype(dtype), 1, "embed")
+    return product_VD, walk.layout.join(mean_D, 0, "embed")
+
+
 def _score(
-    smoothing: float,
+    walk: _Walk,
     table_VD: jax.Array,
     mean_D: jax.Array,
     hidden_BtD: jax.Array,
@@ -170,23 +219,35 @@ def _score(
     weights_Bt: jax.Array,
 ) -> tuple[Sums, jax.Array]:
     """Sums of one slice, and the gradient of its loss with respect to its logits ``[B,t,V]``."""
+    smoothing, layout = walk.smoothing, walk.layout
     logits = jnp.einsum("btd,vd->btv", hidden_BtD, table_VD, preferred_element_type=jnp.float32)
-    label_Bt = jnp.take_along_axis(logits, labels_Bt[..., None], -1)[..., 0]
+    labels_Bt = labels_Bt - layout.offset("vocab", table_VD.shape[0])
+    is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == labels_Bt[..., None]
+    label_Bt = _label_logits(layout, logits, labels_Bt)
     # Σ_v logits / V = hidden · mean of the table: one pass over the logits less.
     mean_Bt = hidden_BtD.astype(jnp.float32) @ mean_D
-    max_Bt = logits.max(-1)
-    log_Z_Bt = max_Bt + jnp.log(jnp.exp(logits - max_Bt[..., None]).sum(-1))
+    max_Bt = layout.largest(logits.max(-1), "vocab")
+    Z_Bt = layout.total(jnp.exp(logits - max_Bt[..., None]).sum(-1), "vocab")
+    log_Z_Bt = max_Bt + jnp.log(Z_Bt)
     nll_Bt = log_Z_Bt - label_Bt
     loss_Bt = (1 - smoothing) * nll_Bt + smoothing * (log_Z_Bt - mean_Bt)
     # The label's logit against the maximum, for an argmax over V costs a quarter of the step.
     correct_Bt = (label_Bt >= max_Bt).astype(jnp.float32)
     sums = tuple((x * weights_Bt).sum() for x in (loss_Bt, nll_Bt, correct_Bt))
 
-    is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == labels_Bt[..., None]
-    even = smoothing / table_VD.shape[0]
+    even = smoothing / walk.vocab
     target = jnp.where(is_label, 1 - smoothing + even, even)
     d_logits = weights_Bt[..., None] * (jnp.exp(logits - log_Z_Bt[..., None]) - target)
     return sums, d_logits
+
+
+def _label_logits(layout: Layout, logits: jax.Array, labels_Bt: jax.Array) -> jax.Array:
+    """The logit of each label [B,t]; a label outside this device's vocabulary is another's."""
+    if not layout.cuts("vocab"):
+        return jnp.take_along_axis(logits, labels_Bt[..., None], -1)[..., 0]
+    mine_Bt = (labels_Bt >= 0) & (labels_Bt < logits.shape[-1])
+    found_Bt = jnp.take_along_axis(logits, jnp.where(mine_Bt, labels_Bt, 0)[..., None], -1)[..., 0]
+    return layout.total(jnp.where(mine_Bt, found_Bt, 0.0), "vocab")
 
 
 def _slices(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:

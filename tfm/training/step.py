@@ -1,5 +1,6 @@
 """One update: a pure function of the training state and a batch."""
 
+import functools
 from typing import NamedTuple
 
 import flax.struct
@@ -9,6 +10,7 @@ import optax
 
 from tfm import config, params, transformer
 from tfm.params import Tree
+from tfm.sharding import NO_MESH, Layout
 from tfm.training import loss
 
 Batch = dict[str, jax.Array]
@@ -70,11 +72,71 @@ def init_state(c: config.Config, optimizer: optax.GradientTransformation) -> Sta
     )
 
 
+def abstract_state(
+    c: config.Config, optimizer: optax.GradientTransformation, layout: Layout = NO_MESH
+) -> State:
+    """Shapes, dtypes and places of a state: weights by their names, what belongs to them alike.
+
+    Raises:
+      ValueError: a size of the model that its part of the mesh does not divide.
+    """
+    state = jax.eval_shape(lambda: init_state(c, optimizer))
+    return layout.describe(state, transformer.declare(c.model))
+
+
+def abstract_batch(c: config.Config, layout: Layout = NO_MESH) -> Batch:
+    """Shapes, dtypes and places of a batch.
+
+    Raises:
+      ValueError: a size of the batch that its part of the mesh does not divide.
+    """
+    rows, parts = c.data.rows, layout.parts("batch") * c.train.accumulate
+    if rows % parts:
+        raise ValueError(
+            f"data.rows {rows}: not a multiple of {parts}: mesh.data x mesh.fsdp "
+            f"{layout.parts('batch')} times train.accumulate {c.train.accumulate}"
+        )
+    shapes = {}
+    for side, names in (
+        ("source", ("source", "source_segments", "source_positions")),
+        ("target", ("target", "target_input", "target_segments", "target_positions")),
+    ):
+        length = getattr(c.data, f"{side}_length")
+        if length % layout.parts("length"):
+            raise ValueError(
+                f"data.{side}_length {length}: not a multiple of mesh.sequence "
+                f"{layout.parts('length')}"
+            )
+        place = layout.sharding(("batch", "length"), (rows, length))
+        for name in names:
+            shapes[name] = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=place)
+    return shapes
+
+
+def jit_update(
+    c: config.Config, optimizer: optax.GradientTransformation, layout: Layout = NO_MESH
+) -> jax.stages.Wrapped:
+    """``update`` of (state, batch), compiled when first called; it uses up the state it gets."""
+    place = lambda tree: jax.tree.map(lambda x: x.sharding, tree)  # noqa: E731
+    state = place(abstract_state(c, optimizer, layout))
+    return jax.jit(
+        functools.partial(update, c=c, optimizer=optimizer, layout=layout),
+        donate_argnums=0,
+        in_shardings=(state, place(abstract_batch(c, layout))),
+        out_shardings=(state, layout.sharding((), ())),
+    )
+
+
 def token_loss(
-    weights: Tree, c: config.Config, batch: Batch, key: jax.Array | None, smoothing: float
+    weights: Tree,
+    c: config.Config,
+    batch: Batch,
+    key: jax.Array | None,
+    smoothing: float,
+    layout: Layout = NO_MESH,
 ) -> loss.Loss:
     """Sums of the cross-entropy over the batch's real target tokens; ``key`` is of dropout."""
-    hidden_BTD = transformer.forward(weights, c.model, batch, key=key)
+    hidden_BTD = transformer.forward(weights, c.model, batch, key=key, layout=layout)
     return loss.cross_entropy(
         hidden_BTD,
         transformer.output_table(weights, c.model),
@@ -82,19 +144,27 @@ def token_loss(
         (batch["target_segments"] != 0).astype(jnp.float32),
         label_smoothing=smoothing,
         chunk=c.train.loss_chunk,
+        layout=layout,
     )
 
 
 def update(
-    state: State, batch: Batch, c: config.Config, optimizer: optax.GradientTransformation
+    state: State,
+    batch: Batch,
+    c: config.Config,
+    optimizer: optax.GradientTransformation,
+    layout: Layout = NO_MESH,
 ) -> tuple[State, Metrics]:
     """One optimizer update on the mean loss of a token.
 
     Dropout's key follows from the seed and the step number, so a resumed run draws what an
     uninterrupted one would. A loss or gradient that is not finite changes nothing but the count.
+
+    On a mesh (``layout``) state and batch live where ``abstract_state`` and
+    ``abstract_batch`` say, and stay there.
     """
     key = jax.random.fold_in(jax.random.key(c.train.seed + 1), state.step)
-    sums, gradients = _gradients(state.params, c, batch, key)
+    sums, gradients = _gradients(state.params, c, batch, key, layout)
     tokens = jnp.maximum(sums.tokens, 1.0)
     gradients = jax.tree.map(lambda g: g / tokens, gradients)
     norm = optax.tree.norm(gradients)
@@ -131,17 +201,18 @@ def update(
 
 
 def _gradients(
-    weights: Tree, c: config.Config, batch: Batch, key: jax.Array
+    weights: Tree, c: config.Config, batch: Batch, key: jax.Array, layout: Layout
 ) -> tuple[loss.Loss, Tree]:
     """Sums of the loss over the batch and their gradient, in ``accumulate`` micro-batches."""
+    declaration = transformer.declare(c.model)
 
     def one(micro: Batch, key: jax.Array) -> tuple[loss.Loss, Tree]:
         def objective(weights: Tree) -> tuple[jax.Array, loss.Loss]:
-            sums = token_loss(weights, c, micro, key, c.train.label_smoothing)
+            sums = token_loss(weights, c, micro, key, c.train.label_smoothing, layout)
             return sums.loss, sums
 
         gradients, sums = jax.grad(objective, has_aux=True)(weights)
-        return sums, gradients
+        return sums, layout.place_like(gradients, declaration)
 
     n = c.train.accumulate
     if n == 1:
@@ -154,6 +225,7 @@ def _gradients(
 
     # Micro-batch i takes rows i, i+n, ...: rows stay where they are when they are sharded.
     micro = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+    micro = {name: layout.place(x, None, "batch", "length") for name, x in micro.items()}
     keys = jax.random.split(key, n)
     first = jax.tree.map(lambda x: x[0], micro)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first, keys[0]))

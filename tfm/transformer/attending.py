@@ -1,5 +1,6 @@
 """The attention of a layer, in the variant its configuration names."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,12 +9,19 @@ import jax
 from tfm import attention, positions
 from tfm.attention import KeyValue, additive, implementations, linear
 from tfm.attention.local import local_heads_first
+from tfm.attention.ring import ring
 from tfm.params import Tree
+from tfm.sharding import NO_MESH, Layout
 from tfm.transformer.check import needs
 from tfm.transformer.config import Config, compute_dtype, head_width
 from tfm.transformer.sight import Sight
 
 Memory = KeyValue | linear.State
+# Dimensions of queries [B,N,T,H], keys and values [B,K,S,H], segments [B,T].
+_QUERIES = ("batch", "heads", "length", None)
+_KEYS = ("batch", "kv_heads", "length", None)
+_SEGMENTS = ("batch", "length")
+
 Found = tuple[jax.Array, jax.Array | None]  # heads [B,N,T,H], weights [B,N,T,S]
 
 
@@ -36,23 +44,28 @@ def self_attention(
     sight: Sight,
     remember: Callable[[KeyValue], Memory],
     key: jax.Array | None,
+    layout: Layout,
 ) -> tuple[jax.Array, Look]:
     """Every token looks at its own sentence: [B,T,D].
 
     Args:
       remember: what fresh keys and values become before they are looked up: with a cache, all
         those so far.
+      layout: the mesh that heads are spread over, if any.
     """
     fresh = attention.keys_values(params, x_BTD)
     turn = None if c.attention == "linear" else sight.turn  # that one turns its features itself
     if turn is not None:
         fresh = KeyValue(turn(fresh.k), fresh.v)
-    memory = remember(fresh)
+    memory = remember(_place_keys(fresh, c, sight, key, layout))
     q_BNTH = attention.queries(params, x_BTD)
     if turn is not None:
         q_BNTH = turn(q_BNTH)
-    variant = {"softmax": _softmax, "local": _local, "additive": _additive, "linear": _linear}
+    q_BNTH = layout.place(q_BNTH, *_QUERIES)
+    softmax = functools.partial(_softmax, layout=layout)
+    variant = {"softmax": softmax, "local": _local, "additive": _additive, "linear": _linear}
     heads, weights = variant[c.attention](params, q_BNTH, memory, c, sight, key)
+    heads = layout.place(heads, *_QUERIES)
     return attention.output(params, heads), Look(memory, weights)
 
 
@@ -63,16 +76,49 @@ def cross_attention(
     c: Config,
     sight: Sight,
     key: jax.Array | None,
+    layout: Layout,
 ) -> tuple[jax.Array, Look]:
     """Every target token consults the source: [B,T,D]."""
-    variant = {"softmax": _softmax, "additive": _additive}[c.cross_attention]
-    heads, weights = variant(params, attention.queries(params, x_BTD), kv, c, sight, key)
+    softmax = functools.partial(_softmax, layout=layout)
+    variant = {"softmax": softmax, "additive": _additive}[c.cross_attention]
+    kv = _place_keys(kv, c, sight, key, layout)
+    q_BNTH = layout.place(attention.queries(params, x_BTD), *_QUERIES)
+    heads, weights = variant(params, q_BNTH, kv, c, sight, key)
+    heads = layout.place(heads, *_QUERIES)
     return attention.output(params, heads), Look(kv, weights)
 
 
+def _place_keys(
+    kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None, layout: Layout
+) -> KeyValue:
+    """Keys and values where their heads are: in a ring in parts, else all places of a row."""
+    names = _KEYS if _in_a_ring(c, sight, key, layout) else ("batch", "kv_heads", None, None)
+    return KeyValue(*(layout.place(x, *names) for x in kv))
+
+
+def _in_a_ring(c: Config, sight: Sight, key: jax.Array | None, layout: Layout) -> bool:
+    """Whether rows are cut over devices, and attention is one that the ring computes.
+
+    What it lacks (biases, relative terms, dropout on weights; the other variants of attention)
+    collects the keys of a row on every device instead, and keeps only its own queries' scores.
+    """
+    own = sight.distances is not None
+    softmax = (c.attention if own else c.cross_attention) == "softmax"
+    able = needs(c, self_attention=own, training=key is not None) <= {"soft_cap"}
+    return softmax and able and bool(layout.cuts("length"))
+
+
 def _softmax(
-    params: Tree, q: jax.Array, kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None
+    params: Tree,
+    q: jax.Array,
+    kv: KeyValue,
+    c: Config,
+    sight: Sight,
+    key: jax.Array | None,
+    layout: Layout = NO_MESH,
 ) -> Found:
+    if _in_a_ring(c, sight, key, layout):
+        return _ring(q, kv, c, sight, layout), None
     name, _ = implementation(
         c, q.shape[2], kv.k.shape[2],
         step=sight.segments is None, self_attention=sight.distances is not None,
@@ -96,6 +142,16 @@ def _softmax(
         dropout_rate=c.attention_dropout,
         key=key,
     )
+
+
+def _ring(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -> jax.Array:
+    (axis,) = layout.cuts("length")
+
+    def body(*arrays: jax.Array) -> tuple[jax.Array]:
+        return (ring(*arrays, axis=axis, causal=sight.causal, soft_cap=c.soft_cap),)
+
+    run = layout.local(body, (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS), (_QUERIES,))
+    return run(q, *kv, *sight.segments)[0]
 
 
 def _local(

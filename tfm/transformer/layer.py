@@ -8,6 +8,7 @@ import jax
 from tfm import layers
 from tfm.attention import KeyValue
 from tfm.params import Tree, unstack
+from tfm.sharding import NO_MESH, Layout
 from tfm.transformer.attending import Look, Memory, cross_attention, self_attention
 from tfm.transformer.config import Config
 from tfm.transformer.sight import Sight
@@ -30,6 +31,7 @@ def layer(
     cross: KeyValue | None = None,
     cross_sight: Sight | None = None,
     key: jax.Array | None = None,
+    layout: Layout = NO_MESH,
 ) -> tuple[jax.Array, Looks]:
     """One layer: self-attention, in the decoder cross-attention, feed-forward.
 
@@ -38,6 +40,8 @@ def layer(
       remember: what self-attention's fresh keys and values become before they are looked up: with
         a cache, all those so far.
       cross, cross_sight: the source's keys and values, and which of them a query may look at.
+      key: of dropout; ``None`` is inference.
+      layout: the mesh that activations are spread over, if any.
 
     Returns:
       x [B,T,D], and where it looked.
@@ -49,7 +53,7 @@ def layer(
         alpha = layers.deepnorm(c.encoder_layers, c.decoder_layers)[side].alpha
 
     def residual(name: str, x_BTD: jax.Array, sublayer: Callable, key: jax.Array | None) -> Any:
-        return layers.residual(
+        x_BTD, looked = layers.residual(
             params[name],
             x_BTD,
             sublayer,
@@ -58,12 +62,13 @@ def layer(
             dropout_rate=c.dropout,
             key=key,
         )
+        return layout.place(x_BTD, "batch", "length", None), looked
 
     def own(x: jax.Array) -> tuple[jax.Array, Look]:
-        return self_attention(params["self"], x, c, sight, remember, keys[0])
+        return self_attention(params["self"], x, c, sight, remember, keys[0], layout)
 
     def consult(x: jax.Array) -> tuple[jax.Array, Look]:
-        return cross_attention(params["cross"], x, cross, c, cross_sight, keys[2])
+        return cross_attention(params["cross"], x, cross, c, cross_sight, keys[2], layout)
 
     def feed_forward(x: jax.Array) -> tuple[jax.Array, None]:
         rate = c.activation_dropout

@@ -8,6 +8,7 @@ import jax
 
 from tfm import attention, embeddings, layers, positions
 from tfm.params import Tree
+from tfm.sharding import NO_MESH, Layout
 from tfm.transformer.config import Config, compute_dtype, table_names
 from tfm.transformer.layer import final_norm, layer, run_layers
 from tfm.transformer.sight import across, own_row
@@ -19,15 +20,23 @@ def output_table(params: Tree, c: Config) -> jax.Array:
 
 
 def embed_tokens(
-    params: Tree, c: Config, table: str, side: str, tokens: jax.Array, places: jax.Array
+    params: Tree,
+    c: Config,
+    table: str,
+    side: str,
+    tokens: jax.Array,
+    places: jax.Array,
+    layout: Layout = NO_MESH,
 ) -> jax.Array:
     """Tokens [B,T] at places [B,T] → input of the first layer [B,T,D]."""
     dtype = compute_dtype(c)
-    x_BTD = embeddings.embed(tokens, params["tables"][table], c.lookup) * c.d_model**0.5
+    # A table's width is made whole before the lookup: the rows found go with the batch.
+    table_VD = layout.place(params["tables"][table], "vocab", None)
+    x_BTD = embeddings.embed(tokens, table_VD, c.lookup) * c.d_model**0.5
     if c.positions == "sinusoidal":
         x_BTD += positions.sinusoidal(places, c.d_model)
     elif c.positions == "learned":
-        table_TD = params[side]["positions"]
+        table_TD = layout.place(params[side]["positions"], "position", None)
         x_BTD += positions.learned(places, table_TD) * c.d_model**0.5
     return x_BTD.astype(dtype)
 
@@ -40,6 +49,7 @@ def encode(
     positions_BS: jax.Array,
     *,
     key: jax.Array | None = None,
+    layout: Layout = NO_MESH,
 ) -> jax.Array:
     """Source tokens → memory [B,S,D], each token's meaning in its sentence.
 
@@ -47,13 +57,14 @@ def encode(
       segments_BS: 0 = padding, else the sentence's number in its row.
       positions_BS: places, from 0 in every sentence.
       key: of dropout; ``None`` is inference.
+      layout: the mesh that activations are spread over, if any.
     """
     embed_key, layers_key = layers.split(key, 2)
-    x_BSD = embed_tokens(params, c, table_names(c)[0], "encoder", source_BS, positions_BS)
-    x_BSD = layers.dropout(x_BSD, c.dropout, embed_key)
+    x_BSD = embed_tokens(params, c, table_names(c)[0], "encoder", source_BS, positions_BS, layout)
+    x_BSD = layout.place(layers.dropout(x_BSD, c.dropout, embed_key), "batch", "length", None)
     sight = own_row(params["encoder"], c, segments_BS, positions_BS, causal=False)
     x_BSD = run_layers(
-        lambda p, x, k: layer(p, x, c, sight=sight, key=k)[0],
+        lambda p, x, k: layer(p, x, c, sight=sight, key=k, layout=layout)[0],
         params["encoder"]["layers"],
         c.encoder_layers,
         x_BSD,
@@ -73,6 +84,7 @@ def decode(
     positions_BT: jax.Array,
     *,
     key: jax.Array | None = None,
+    layout: Layout = NO_MESH,
 ) -> jax.Array:
     """Target tokens so far, and the memory they consult → hidden states [B,T,D].
 
@@ -80,15 +92,18 @@ def decode(
     scores what comes next.
     """
     embed_key, layers_key = layers.split(key, 2)
-    x_BTD = embed_tokens(params, c, table_names(c)[1], "decoder", target_BT, positions_BT)
-    x_BTD = layers.dropout(x_BTD, c.dropout, embed_key)
+    x_BTD = embed_tokens(params, c, table_names(c)[1], "decoder", target_BT, positions_BT, layout)
+    x_BTD = layout.place(layers.dropout(x_BTD, c.dropout, embed_key), "batch", "length", None)
     decoder = params["decoder"]
     sight = own_row(decoder, c, segments_BT, positions_BT, causal=True)
     cross_sight = across(segments_BT, memory_segments_BS)
 
     def block(p: Tree, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
         cross = attention.keys_values(p["cross"], memory_BSD)
-        x_BTD, _ = layer(p, x_BTD, c, sight=sight, cross=cross, cross_sight=cross_sight, key=key)
+        x_BTD, _ = layer(
+            p, x_BTD, c,
+            sight=sight, cross=cross, cross_sight=cross_sight, key=key, layout=layout,
+        )  # fmt: skip
         return x_BTD
 
     x_BTD = run_layers(block, decoder["layers"], c.decoder_layers, x_BTD, c, layers_key)
@@ -96,13 +111,20 @@ def decode(
 
 
 def forward(
-    params: Tree, c: Config, batch: dict[str, jax.Array], *, key: jax.Array | None = None
+    params: Tree,
+    c: Config,
+    batch: dict[str, jax.Array],
+    *,
+    key: jax.Array | None = None,
+    layout: Layout = NO_MESH,
 ) -> jax.Array:
     """Teacher forcing: a (packed) batch → the decoder's hidden states [B,T,D].
 
     Args:
       batch: ``source``, ``source_segments``, ``source_positions`` [B,S]; ``target_input``,
         ``target_segments``, ``target_positions`` [B,T].
+      key: of dropout; ``None`` is inference.
+      layout: the mesh that activations are spread over, if any.
     """
     encoder_key, decoder_key = layers.split(key, 2)
     memory_BSD = encode(
@@ -112,6 +134,7 @@ def forward(
         batch["source_segments"],
         batch["source_positions"],
         key=encoder_key,
+        layout=layout,
     )
     return decode(
         params,
@@ -122,4 +145,5 @@ def forward(
         batch["target_segments"],
         batch["target_positions"],
         key=decoder_key,
+        layout=layout,
     )
