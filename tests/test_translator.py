@@ -135,8 +135,8 @@ def test_the_number_of_compiled_shapes_is_bounded(model):
             for length in range(1, limit + 1)
         }
         assert all(rows <= batch_size and length <= limit for rows, length in shapes)
-        most = (np.ceil(np.log2(limit / 8)) + 1) * (np.ceil(np.log(batch_size) / np.log(4)) + 1)
-        assert len(shapes) <= most
+        lengths = 2 * np.ceil(np.log2(limit / 8)) + 1  # two a doubling
+        assert len(shapes) <= lengths * (np.ceil(np.log(batch_size) / np.log(4)) + 1)
     model.translate(SHORT + LONG)
     before = len(model._compiled)
     model.translate(["fed", "abcd fed"])
