@@ -17,6 +17,7 @@ FLOORS = [
     {"demo"},
     {"inspect"},
     {"interop"},
+    {"plan"},
     {"training"},
     {"translator"},  # below training, which translates the dev set
     {"training.checkpoint"},  # below the translator, which reads them

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tyro
 
 from tfm import config, terminal
-from tfm.cli import embed, inspect, train, translate
+from tfm.cli import embed, inspect, plan, train, translate
 
 _USAGE = """usage: tfm COMMAND [options]
 
@@ -24,6 +24,7 @@ _USAGE = """usage: tfm COMMAND [options]
   inspect      a page that shows every step of one sentence's way through a model
   embed        word vectors: train, neighbours, evaluate, align
   check-data   what is in a corpus, what would be dropped, what memory training needs
+  plan         what an experiment needs on TPUs or GPUs one does not have, before renting them
 
 `tfm COMMAND --help` shows the options of one."""
 
@@ -35,9 +36,10 @@ _COMMANDS: dict[str, Callable[..., int] | dict[str, Callable[..., int]]] = {
     "evaluate": translate.evaluate,
     "inspect": inspect.inspect,
     "check-data": train.check_data,
+    "plan": plan.plan,
     "embed": embed.COMMANDS,
 }
-_TAKE_AN_EXPERIMENT = ("train", "check-data")
+_TAKE_AN_EXPERIMENT = ("train", "check-data", "plan")
 
 
 def start() -> None:

@@ -1,0 +1,232 @@
+"""A plan, on 8 CPU devices and, where its compiler is installed, for a TPU."""
+
+import dataclasses
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from tfm import params, plan, sharding, transformer
+from tfm.config import Config, Data, Tokenizer, Train
+from tfm.plan import compiled, planning, products, roofline, search, topology
+from tfm.plan.hlo import Array
+from tfm.plan.traffic import Collective
+from tfm.transformer import Config as Model
+
+
+@pytest.fixture(autouse=True)
+def _quick(quick_compile):
+    """The plans of these tests are looked at, not run."""
+
+
+def small(**changes):
+    c = Config(
+        model=Model(d_model=32, heads=4, d_ff=64, encoder_layers=2, decoder_layers=3),
+        tokenizer=Tokenizer(source_size=120, target_size=160),
+        data=Data(rows=16, source_length=0, target_length=48),
+        train=Train(loss_chunk=192),
+        mesh=sharding.Mesh(fsdp=-1),
+    )
+    return tiny.change(c, **changes)
+
+
+def hardware(gibibytes, count=8):
+    """CPU devices with the figures of a made-up chip."""
+    chip = topology.Chip("toy", int(gibibytes * 2**30), bandwidth=1e9, peak=1e10, ring=1e8)
+    return topology.Topology("toy", "cpu", chip, jax.devices("cpu")[:count])
+
+
+def by_hand(c):
+    """FLOPs of an update's products: three times the forward pass's."""
+    m, B, S, T = c.model, c.data.rows, c.data.source_length, c.data.target_length
+    D, F = m.d_model, m.d_ff
+    own = lambda t: t * (4 * D * D + 2 * t * D)  # noqa: E731
+    encoder = own(S) + S * 2 * D * F
+    cross = T * 2 * D * D + S * 2 * D * D + 2 * T * S * D
+    decoder = own(T) + cross + T * 2 * D * F
+    layers = m.encoder_layers * encoder + m.decoder_layers * decoder
+    return 3 * 2 * B * (layers + T * D * c.model.target_vocab)
+
+
+def test_an_update_on_eight_devices():
+    made = plan.plan(small(), "cpu:8")
+    assert not made.refused and made.tried == ()
+    assert set(made.assumed) == {
+        "vocabularies of 120 and 160 pieces (tokenizer)",
+        "data.source_length 48, which the data would set",
+    }
+    found, c = made.found, made.asked
+    assert (c.model.dtype, c.model.source_vocab, c.data.source_length) == ("float32", 120, 48)
+    assert (found.mesh, found.chips) == (sharding.Mesh(1, 8, 1, 1), 8)
+
+    declared = jax.tree.leaves(transformer.declare(c.model), is_leaf=params.is_param)
+    cut = [p for p in declared if "embed" in p.axes]
+    size = lambda some: sum(np.prod(p.shape) for p in some)  # noqa: E731
+    own = 4 * (size(cut) / 8 + size(declared) - size(cut))
+    assert found.memory.parameters == own
+    assert found.memory.optimizer == pytest.approx(2 * own, rel=0.01)  # and counters
+    assert found.memory.average == 0
+    assert found.memory.total > 3 * own + found.memory.temporary
+
+    assert found.model_flops * 8 == pytest.approx(by_hand(c), rel=0.01)
+    assert found.flops == found.model_flops
+    # Every parameter that is cut is made whole at least once, and is never larger than it is.
+    gathered = [e for e in found.collectives if e.kind == "all-gather"]
+    assert sum(e.sent for e in gathered) > 7 * 4 * size(cut) / 8
+    assert not found.logits_gathered
+
+
+def test_recomputing_is_counted_apart_from_the_models_own_work():
+    c, _ = compiled.complete(small(train={"accumulate": 2}), hardware(1))
+    assert compiled.model_flops(c) == pytest.approx(by_hand(c), rel=0.01)
+    full = dataclasses.replace(c, model=dataclasses.replace(c.model, remat="full"))
+    assert compiled.model_flops(full) == compiled.model_flops(c)
+    done = products.flops(compiled.trace(full).jaxpr.jaxpr)
+    logits = 3 * 2 * c.data.rows * 48 * 32 * 160
+    again = (done - by_hand(c)) / (by_hand(c) - logits)
+    assert 1 / 4 < again < 1 / 3  # a layer's last product is not needed again
+
+
+@pytest.fixture
+def chips_of(monkeypatch):
+    """``chips_of(gibibytes)``: compiling needs 1 GiB, less on an fsdp mesh or with remat."""
+
+    def compile_update(c, topology):
+        mesh = sharding.resolve(c.mesh, 8)
+        needed = 1.0 / (1 + (mesh.fsdp == 8) + 2 * (c.model.remat == "dots"))
+        if needed * 2**30 > topology.chip.memory:
+            raise compiled.TooLarge(f"needs {needed:.2f} GiB")
+        memory = compiled.Memory(0.1, 0.2, 0.0, 0.1, needed * 2**30)
+        return compiled.Compiled(c, mesh, memory, 1e9, 1e9, 1e6, 0.0, (), 1e3, (), 1.0)
+
+    def use(gibibytes):
+        monkeypatch.setattr(planning, "compile_update", compile_update)
+        monkeypatch.setattr(planning, "find", lambda _: hardware(gibibytes))
+
+    return use
+
+
+def test_what_fits_is_not_changed(chips_of):
+    chips_of(1.0)
+    made = plan.plan(small(mesh={"fsdp": 1}), "toy")
+    assert made.refused == "" and made.found.c == made.asked and made.tried == ()
+
+
+def test_too_large_a_model_is_refused_with_the_cheapest_that_fits(chips_of):
+    chips_of(0.6)
+    made = plan.plan(small(mesh={"fsdp": 1}), "toy")
+    assert made.refused == "needs 1.00 GiB"
+    assert made.found.memory.total <= 0.6 * 2**30
+    text = plan.describe(made, epoch_tokens=1e6)
+    assert "DOES NOT FIT as configured: needs 1.00 GiB" in text
+    assert f"the cheapest that fits: {search.changes(made.asked, made.found.c)}" in text
+    assert "chip-hours an epoch" in text and "8 x toy, 0.6 GiB each" in text
+
+    cost = lambda c: search.expected_seconds(c, hardware(1).chip, by_hand(made.asked))  # noqa: E731
+    order = search.candidates(made.asked, hardware(1), by_hand(made.asked))
+    assert [cost(c) for c in order] == sorted(map(cost, order))
+    assert all(cost(other) >= cost(made.found.c) for other in order[order.index(made.found.c) :])
+
+
+def test_nothing_that_fits(chips_of):
+    chips_of(0.1)
+    made = plan.plan(small(mesh={"fsdp": 1}), "toy", tries=3)
+    assert made.found is None and len(made.tried) == 3
+    text = plan.describe(made)
+    assert "nothing tried fits" in text and text.count("nor with --") == 3
+
+
+def test_what_is_tried_keeps_the_batch_and_divides_the_sizes():
+    config, _ = compiled.complete(small(), hardware(1))
+    tried = search.candidates(config, hardware(1), 1e9)
+    assert {c.mesh.tensor for c in tried} == {1, 2, 4}  # four heads
+    assert {c.model.remat for c in tried} == {"none", "dots", "full"}
+    for c in tried:
+        assert c.data == config.data
+        assert c.data.rows % (c.mesh.data * c.mesh.fsdp * c.train.accumulate) == 0
+    at = lambda remat, accumulate: tiny.change(  # noqa: E731
+        config, model={"remat": remat}, train={"accumulate": accumulate}
+    )
+    assert search.needs_more(at("none", 1), at("dots", 2))
+    assert not search.needs_more(at("full", 1), at("dots", 1))
+    assert not search.needs_more(at("none", 2), at("full", 1))
+
+
+def test_the_roofline_is_the_slowest_limit():
+    chip = topology.Chip("toy", 2**30, bandwidth=1e9, peak=1e10, ring=1e8, clock=1e6)
+    c, _ = compiled.complete(small(), hardware(1))
+    one = Collective("all-reduce", (Array("f32", (1000, 500), False),), 2, times=3)
+    found = compiled.Compiled(
+        c, sharding.Mesh(8), compiled.Memory(1, 2, 0, 1, 4),
+        4e9, 3e9, 5e8, 2e6, (one,), 2e6, (), 1.0,
+    )  # fmt: skip
+    times = roofline.times(found, chip)
+    assert (times.compute, times.memory, times.links, times.estimate) == (0.4, 0.5, 0.06, 2.0)
+    assert (times.step, times.limit) == (0.5, "memory")
+    assert roofline.share_of_peak(found, chip, times.step) == 0.6
+    assert roofline.times(found, topology.Chip("unknown", 2**30)) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "logits"),
+    [((160, 32), False), ((160, 16), False), ((1, 160, 32), False), ((16, 48, 160), True),
+     ((40, 16), False), ((96, 40), True), ((160,), False), ((16, 48, 32), False)],
+)  # fmt: skip
+def test_logits_are_told_from_tables(shape, logits):
+    c, _ = compiled.complete(small(), hardware(1))
+    layout = sharding.Layout(sharding.make(sharding.Mesh(fsdp=2, tensor=4)))
+    one = Collective("all-gather", (Array("f32", shape, False),), 8, 1)
+    assert compiled.holds_logits(one, c, layout) == logits
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v5:2x4", "did you mean 'v5"),
+        ("v5e:8", "say v5e:2x4"),
+        ("v5e", "say v5e:2x4"),
+        ("cpu:2x4", "say cpu:8"),
+        ("cpu:64", "started with 8 CPU devices"),
+        ("gpu:8", "only where one is"),
+    ],
+)
+def test_hardware_that_there_is_not(name, message):
+    with pytest.raises(ValueError, match=message):
+        topology.find(name)
+
+
+def test_a_missing_tpu_compiler_is_told(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"pip install 'tfm\[tpu\]'"):
+        topology.find("v5e:2x4")
+
+
+def test_the_command(command, tmp_path):
+    c = tiny.change(tiny.config(tmp_path), mesh={"data": -1})
+    file = tiny.experiment(tmp_path, c)
+    code, out, _ = command("plan", file, "--topology", "cpu:8", "--mesh.fsdp", "2")
+    text = out.decode()
+    assert code == 0
+    assert "mesh data 4 x fsdp 2 x tensor 1 x sequence 1" in text
+    assert "logits exchanged: none" in text and "no time is predicted" in text
+    code, _, err = command("plan", file, "--topology", "v9:2x2")
+    assert code == 1 and "no hardware 'v9'" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed")
+def test_a_tpu_one_does_not_have():
+    made = plan.plan(small(model={"remat": "dots"}), "v5e:2x4")
+    assert not made.refused
+    assert made.asked.model.dtype == "bfloat16"
+    found = made.found
+    assert found.model_flops * 8 == pytest.approx(by_hand(made.asked), rel=0.01)
+    assert 0 < found.memory.total < made.topology.chip.memory
+    assert found.cycles > 0 and not found.logits_gathered
+    assert {e.group for e in found.collectives} == {8}
+
+    wide = {"d_model": 8192, "heads": 64, "d_ff": 32768, "encoder_layers": 24}
+    large = plan.plan(small(model=wide), "v5e:2x4", tries=1)
+    assert "alone takes" in large.refused

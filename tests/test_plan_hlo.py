@@ -1,0 +1,130 @@
+"""The reader of compiled programs, against what was compiled and against XLA's own count."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from tfm import sharding
+from tfm.plan import hlo, products, traffic
+
+TPU = """\
+HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[8,128]{1,0:T(8,128)})->f32[]}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[]{:T(128)} parameter(0)
+  %b = f32[]{:T(128)} parameter(1)
+  ROOT %sum = f32[]{:T(128)} add(%a, %b)
+}
+
+%body (arg: (s32[], bf16[4,16], f32[6,4,16])) -> (s32[], bf16[4,16], f32[6,4,16]) {
+  %arg = (s32[]{:T(128)}, bf16[4,16]{1,0:T(8,128)(2,1)S(1)}, /*index=2*/f32[6,4,16]{2,1,0:T(8,128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%arg), index=0
+  %x = bf16[4,16]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%arg), index=1
+  %all = f32[6,4,16]{2,1,0:T(8,128)} get-tuple-element(%arg), index=2
+  %one = f32[1,4,16]{2,1,0:T(8,128)} dynamic-slice(%all, %i, %i, %i), dynamic_slice_sizes={1,4,16}
+  %both = (bf16[4,16]{1,0:T(8,128)(2,1)S(1)}, f32[1,4,16]{2,1,0:T(8,128)}) all-reduce(%x, %one), channel_id=2, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, to_apply=%add, backend_config={"estimated_cycles":"10"}
+  %y = bf16[4,16]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%both), index=0
+  ROOT %out = (s32[]{:T(128)}, bf16[4,16]{1,0:T(8,128)(2,1)S(1)}, f32[6,4,16]{2,1,0:T(8,128)}) tuple(%i, %y, %all)
+}
+
+%condition (arg: (s32[], bf16[4,16], f32[6,4,16])) -> pred[] {
+  %arg.1 = (s32[]{:T(128)}, bf16[4,16]{1,0:T(8,128)(2,1)S(1)}, f32[6,4,16]{2,1,0:T(8,128)}) parameter(0)
+  %layers = s32[]{:T(128)} constant(6)
+  %i.1 = s32[]{:T(128)} get-tuple-element(%arg.1), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i.1, %layers), direction=LT
+}
+
+ENTRY %main (p: (s32[], bf16[4,16], f32[6,4,16])) -> (s32[], bf16[4,16], f32[6,4,16]) {
+  %p = (s32[]{:T(128)}, bf16[4,16]{1,0:T(8,128)(2,1)S(1)}, f32[6,4,16]{2,1,0:T(8,128)}) parameter(0)
+  ROOT %loop = (s32[]{:T(128)}, bf16[4,16]{1,0:T(8,128)(2,1)S(1)}, f32[6,4,16]{2,1,0:T(8,128)}) while(%p), condition=%condition, body=%body
+}
+"""  # noqa: E501
+
+
+def test_a_tpu_program():
+    program = hlo.parse(TPU)
+    assert program.entry == "main" and set(program.computations) == {
+        "add", "body", "condition", "main",
+    }  # fmt: skip
+    (one,) = traffic.collectives(program, chips=8)
+    assert (one.kind, one.group, one.times) == ("all-reduce", 4, 6)
+    assert [str(part) for part in one.parts] == ["bf16[4,16]", "f32[1,4,16]"]
+    assert str(one.largest) == "f32[1,4,16]"
+    assert one.sent == 6 * 2 * 3 / 4 * (4 * 16 * 2 + 4 * 16 * 4)
+    # A slice is read and written, the sum takes and gives it once more; x never leaves the chip.
+    assert traffic.memory_bytes(program) == 6 * 4 * (4 * 16 * 4)
+    assert traffic.cycles(program) == 60
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [("{{0,1,2,3},{4,5,6,7}}", 4), ("[4,2]<=[8]", 2), ("[4,2]<=[2,4]T(1,0)", 2), ("{}", 8)],
+)
+def test_groups_are_read_in_every_way_of_writing(groups, size):
+    program = hlo.parse(TPU.replace("mesh['axis_0'=4,'axis_1'=2] {'axis_0'}", groups))
+    (one,) = traffic.collectives(program, chips=8)
+    assert one.group == size
+
+
+def test_loops_count_as_often_as_they_run():
+    def f(x, w):
+        def inner(x, w):
+            return jnp.tanh(x @ w), None
+
+        def outer(x, _):
+            return jax.lax.scan(inner, x, w)[0], None
+
+        return jax.lax.scan(outer, x, None, length=3)[0]
+
+    x, w = jnp.ones((16, 64)), jnp.ones((5, 64, 64))
+    traced = jax.jit(f).trace(x, w)
+    assert products.flops(traced.jaxpr.jaxpr) == 15 * 2 * 16 * 64 * 64
+    program = hlo.parse(traced.lower().compile().as_text())
+    trips = sorted(program.trips(one) for _, one, _ in program.runs() if one.op == "while")
+    assert trips == [3, 5]
+    # The weights are sliced in every round: at least they are read, at most written out too.
+    weights, rows = 15 * 64 * 64 * 4, 15 * 16 * 64 * 4
+    assert weights + 2 * rows <= traffic.memory_bytes(program) <= 3 * weights + 8 * rows
+
+
+def test_products_equal_what_xla_counts_where_nothing_loops():
+    def f(x, w):
+        return jnp.square(jnp.tanh(x @ w[0]) @ w[1]).sum()
+
+    traced = jax.jit(jax.grad(f, argnums=(0, 1))).trace(jnp.ones((32, 64)), jnp.ones((2, 64, 64)))
+    mine = products.flops(traced.jaxpr.jaxpr)
+    assert mine == 6 * 2 * 32 * 64 * 64
+    theirs = traced.lower().compile().cost_analysis()["flops"]
+    assert mine == pytest.approx(theirs, rel=0.03)  # XLA counts the sums of single elements too
+
+
+def test_the_body_of_a_shard_map_counts_once_a_device():
+    mesh = sharding.make(sharding.Mesh(data=8))
+    part = PartitionSpec("data")
+    f = jax.shard_map(
+        lambda x, w: x @ w, mesh=mesh, in_specs=(part, PartitionSpec()), out_specs=part
+    )
+    traced = jax.jit(f).trace(jnp.ones((32, 16)), jnp.ones((16, 16)))
+    assert products.flops(traced.jaxpr.jaxpr) == 2 * 32 * 16 * 16
+
+
+def test_exchanges_of_a_compiled_program():
+    mesh = sharding.make(sharding.Mesh(data=2, tensor=4))
+
+    def put(shape, *spec):
+        place = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+
+    x, w = put((16, 64), "data", "tensor"), put((64, 32), "tensor", None)
+    out = NamedSharding(mesh, PartitionSpec("data"))
+    compiled = jax.jit(lambda x, w: x @ w, out_shardings=out).lower(x, w).compile()
+    (one,) = traffic.collectives(hlo.parse(compiled.as_text()), chips=8)
+    assert (one.kind, one.group, one.times, str(one.largest)) == ("all-reduce", 4, 1, "f32[8,32]")
+    assert one.sent == 2 * 3 / 4 * 8 * 32 * 4
+
+    whole = NamedSharding(mesh, PartitionSpec())
+    compiled = jax.jit(lambda w: w + 1, out_shardings=whole).lower(w).compile()
+    (one,) = traffic.collectives(hlo.parse(compiled.as_text()), chips=8)
+    assert (one.kind, one.group, str(one.largest)) == ("all-gather", 4, "f32[16,32]")
+    assert one.sent == 3 * 16 * 32 * 4

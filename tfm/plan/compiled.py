@@ -1,0 +1,178 @@
+"""One configuration's update, compiled for a topology, and what the compiler says of it."""
+
+import dataclasses
+import math
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from tfm import config, sharding, transformer
+from tfm.plan import hlo, products, traffic
+from tfm.plan.topology import Topology
+from tfm.training import optimizer, step
+
+
+class TooLarge(Exception):
+    """A configuration does not fit a chip's memory; the message says what the compiler said."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one chip.
+
+    Attributes:
+      parameters, optimizer, average: the state of a run, at rest.
+      temporary: what the compiler adds during a step: activations, gradients, weights made whole.
+      total: all that is held at once, with the batch, the program and the padding of tiles.
+    """
+
+    parameters: float
+    optimizer: float
+    average: float
+    temporary: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What is known of an update without running it; amounts are of one chip and one update.
+
+    Attributes:
+      c: the configuration, complete. mesh: how the chips are used.
+      flops: of matrix products, recomputed ones included.
+      model_flops: of those that the model's mathematics asks for: no recomputation.
+      moved: bytes between the chip and its memory.
+      cycles: the compiler's own estimate, where it gives one.
+      largest_parameter: bytes of the largest part of a parameter that a chip keeps.
+      logits_gathered: exchanges in which scores of the vocabulary travel.
+      seconds: that compiling took.
+    """
+
+    c: config.Config
+    mesh: sharding.Mesh
+    memory: Memory
+    flops: float
+    model_flops: float
+    moved: float
+    cycles: float
+    collectives: tuple[traffic.Collective, ...]
+    largest_parameter: float
+    logits_gathered: tuple[traffic.Collective, ...]
+    seconds: float
+
+    @property
+    def chips(self) -> int:
+        """How many the mesh uses."""
+        return math.prod(dataclasses.astuple(self.mesh))
+
+
+def complete(c: config.Config, topology: Topology) -> tuple[config.Config, list[str]]:
+    """Fills in what a config leaves to its data and its device; says what was assumed."""
+    said, model, data = [], c.model, c.data
+    if model.dtype == "auto":
+        model = dataclasses.replace(
+            model, dtype="float32" if topology.platform == "cpu" else "bfloat16"
+        )
+    if 0 in (model.source_vocab, model.target_vocab):
+        sizes = c.tokenizer.source_size, c.tokenizer.target_size
+        sizes = (sizes[0], sizes[0]) if c.tokenizer.joint else sizes
+        model = dataclasses.replace(model, source_vocab=sizes[0], target_vocab=sizes[1])
+        said.append(f"vocabularies of {sizes[0]:,} and {sizes[1]:,} pieces (tokenizer)")
+    for side, other in (("source_length", "target_length"), ("target_length", "source_length")):
+        if not getattr(data, side):
+            length = getattr(data, other) or 256
+            data = dataclasses.replace(data, **{side: length})
+            said.append(f"data.{side} {length}, which the data would set")
+    return dataclasses.replace(c, model=model, data=data), said
+
+
+def compile_update(c: config.Config, topology: Topology) -> Compiled:
+    """Compiles the update of a complete config on its mesh.
+
+    Raises:
+      TooLarge: a chip's memory would overflow.
+      ValueError: sizes that the mesh does not divide.
+    """
+    mesh = sharding.resolve(c.mesh, len(topology.devices))
+    layout = sharding.Layout(sharding.make(c.mesh, topology.devices))
+    chips = layout.mesh.size
+    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
+    state = step.abstract_state(c, rule, layout)
+    at_rest = [_held(tree) for tree in (state.params, state.optimizer, state.average)]
+    if topology.platform != "cpu" and sum(at_rest) > topology.chip.memory > 0:
+        raise TooLarge(f"the state at rest alone takes {sum(at_rest) / 2**30:.1f} GiB of a chip")
+    traced = trace(c, layout)
+    began = time.monotonic()
+    program = _compile(traced)
+    seconds = time.monotonic() - began
+    stats = program.memory_analysis()
+    read = hlo.parse(program.as_text())
+    exchanged = tuple(traffic.collectives(read, chips))
+    total = (
+        stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
+    )  # fmt: skip
+    if topology.platform == "cpu" and total > topology.chip.memory:
+        raise TooLarge(
+            f"{total / 2**30:.1f} GiB a device, there are {topology.chip.memory / 2**30:.1f}"
+        )
+    return Compiled(
+        c=c,
+        mesh=mesh,
+        memory=Memory(*at_rest, stats.temp_size_in_bytes, total),
+        flops=products.flops(traced.jaxpr.jaxpr) / chips,
+        model_flops=model_flops(c) / chips,
+        moved=traffic.memory_bytes(read),
+        cycles=traffic.cycles(read),
+        collectives=exchanged,
+        largest_parameter=max(_part(x) for x in jax.tree.leaves(state.params)),
+        logits_gathered=tuple(e for e in exchanged if holds_logits(e, c, layout)),
+        seconds=seconds,
+    )
+
+
+def trace(c: config.Config, layout: sharding.Layout = sharding.NO_MESH) -> jax.stages.Traced:
+    """The update of a complete config, traced: to be compiled, and to count its products."""
+    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
+    given = step.abstract_state(c, rule, layout), step.abstract_batch(c, layout)
+    return step.jit_update(c, rule, layout).trace(*given)
+
+
+def model_flops(c: config.Config) -> float:
+    """FLOPs of an update's matrix products on one device that recomputes nothing."""
+    model = dataclasses.replace(c.model, remat="none")
+    return products.flops(trace(dataclasses.replace(c, model=model)).jaxpr.jaxpr)
+
+
+def _compile(traced: jax.stages.Traced) -> jax.stages.Compiled:
+    try:
+        return traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = re.sub(r"^RESOURCE_EXHAUSTED: *", "", str(error)).splitlines()[0]
+        raise TooLarge(reason) from error
+
+
+def _part(x: jax.ShapeDtypeStruct) -> float:
+    """Bytes of the part of an array that one chip keeps."""
+    shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+    return float(jax.ShapeDtypeStruct(shape, x.dtype).size * x.dtype.itemsize)
+
+
+def _held(tree: Any) -> float:
+    return sum(_part(x) for x in jax.tree.leaves(tree))
+
+
+def holds_logits(e: traffic.Collective, c: config.Config, layout: sharding.Layout) -> bool:
+    """Whether an exchange carries an array of the vocabulary's size that is no table [V,D]."""
+    vocab = {c.model.target_vocab, c.model.target_vocab // layout.parts("vocab")}
+    width = {c.model.d_model, c.model.d_model // layout.parts("embed")}
+    for part in e.parts:
+        rest = [n for n in part.shape if n != 1 and n not in vocab]
+        if len(rest) < len([n for n in part.shape if n != 1]) and rest and not set(rest) <= width:
+            return True
+    return False

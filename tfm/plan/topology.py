@@ -1,0 +1,139 @@
+"""Hardware by name: the devices to compile for, and what the vendor says of a chip."""
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+from jax.experimental import topologies
+
+from tfm import config
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A vendor's public figures for one chip.
+
+    Attributes:
+      name: as the vendor writes it.
+      memory: bytes. bandwidth: of that memory, bytes/s.
+      peak: dense bfloat16 products, FLOP/s.
+      ring: bytes/s that a chip sends into a ring of its neighbours, both ways round together.
+      clock: Hz, of a TPU's matrix units: peak over their number and size.
+      A figure of 0 is not known, and nothing is predicted from it.
+    """
+
+    name: str
+    memory: int
+    bandwidth: float = 0.0
+    peak: float = 0.0
+    ring: float = 0.0
+    clock: float = 0.0
+
+
+# https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, "System architecture". The
+# interconnect is given there for all links of a chip, one way; a ring along one axis of the torus
+# uses a half of them in two dimensions and a third in three.
+_TPUS = {
+    "v4": Chip("TPU v4", 32 * GIB, 1.228e12, 275e12, 300e9 / 3, 1.05e9),
+    "v5e": Chip("TPU v5e", 16 * GIB, 0.819e12, 197e12, 200e9 / 2, 1.5e9),
+    "v5p": Chip("TPU v5p", 95 * GIB, 2.765e12, 459e12, 600e9 / 3, 1.75e9),
+    "v6e": Chip("TPU v6e", 32 * GIB, 1.64e12, 918e12, 400e9 / 2),
+}
+
+# https://www.nvidia.com/en-us/data-center/a100, /h100 and /h200: SXM, without sparsity. NVLink is
+# given there for both directions together.
+_GPUS = {
+    "A100": Chip("NVIDIA A100 80 GB", 80 * 10**9, 2.039e12, 312e12, 600e9 / 2),
+    "H100": Chip("NVIDIA H100", 80 * 10**9, 3.35e12, 989e12, 900e9 / 2),
+    "H200": Chip("NVIDIA H200", 141 * 10**9, 4.8e12, 989e12, 900e9 / 2),
+}
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Devices of one kind.
+
+    Attributes:
+      name: as asked for. platform: tpu, gpu or cpu.
+      devices: to lay a mesh over; real ones only where ``platform`` is this machine's.
+    """
+
+    name: str
+    platform: str
+    chip: Chip
+    devices: Sequence[jax.Device]
+
+
+def find(name: str) -> Topology:
+    """The hardware of a name: ``v5e:16x16``, ``v5p:4x4x4``, ``cpu:8``, ``gpu:8``.
+
+    Must come before anything else asks JAX for devices: it keeps JAX to the CPU.
+
+    Raises:
+      ValueError: no such hardware, or no compiler for it here.
+    """
+    kind, _, size = name.partition(":")
+    known = (*_TPUS, "cpu", "gpu")
+    if kind not in known:
+        raise ValueError(f"--topology {name}: no hardware {kind!r}{config.nearest(kind, known)}")
+    shape = r"[1-9]\d*" if kind in ("cpu", "gpu") else r"[1-9]\d*(x[1-9]\d*)+"
+    if not re.fullmatch(shape, size):
+        example = f"{kind}:8" if kind in ("cpu", "gpu") else f"{kind}:2x4"
+        raise ValueError(f"--topology {name}: {size!r} is no number of chips; say {example}")
+    open_one = {"cpu": _cpu, "gpu": _gpu}.get(kind, _tpu)
+    return open_one(name, kind, size)
+
+
+def _tpu(name: str, kind: str, size: str) -> Topology:
+    if not importlib.util.find_spec("libtpu"):
+        raise ValueError(
+            f"--topology {name}: the TPU compiler is missing: pip install 'tfm[tpu]' (Linux, x86)"
+        )
+    # Else libtpu asks Google's metadata server where it is, for minutes, and locks the machine's
+    # TPUs, which are not touched.
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{size}")
+    except (RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"--topology {name}: {str(error).splitlines()[0]}") from error
+    return Topology(name, "tpu", _TPUS[kind], found.devices)
+
+
+def _cpu(name: str, _: str, size: str) -> Topology:
+    jax.config.update("jax_platforms", "cpu")
+    with contextlib.suppress(RuntimeError):  # the devices are there already, perhaps enough
+        jax.config.update("jax_num_cpu_devices", int(size))
+    devices = jax.devices("cpu")
+    if len(devices) < int(size):
+        raise ValueError(f"--topology {name}: JAX has started with {len(devices)} CPU devices")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // int(size)
+    chip = Chip("CPU device, an equal share of this machine", memory)
+    return Topology(name, "cpu", chip, devices[: int(size)])
+
+
+def _gpu(name: str, _: str, size: str) -> Topology:
+    try:
+        devices = jax.devices("gpu")
+    except RuntimeError as error:
+        raise ValueError(
+            f"--topology {name}: XLA compiles for a GPU only where one is; run this on a machine "
+            "with GPUs and JAX's CUDA plugin (pip install 'tfm[cuda]')"
+        ) from error
+    if len(devices) < int(size):
+        raise ValueError(f"--topology {name}: this machine has {len(devices)} GPUs")
+    kind = devices[0].device_kind
+    chip = next((chip for model, chip in _GPUS.items() if model in kind), None)
+    if chip is None:
+        limit = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
+        chip = Chip(kind, limit)
+    return Topology(name, "gpu", chip, devices[: int(size)])
