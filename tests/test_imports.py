@@ -32,7 +32,7 @@ FLOORS = [
     {"sharding"},
     {"attention"},
     {"layers", "embeddings", "positions", "masks"},
-    {"params", "terminal"},
+    {"params", "terminal", "hint"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 

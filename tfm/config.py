@@ -5,16 +5,14 @@ overridden on the command line (``--train.stop 5000u``).
 """
 
 import dataclasses
-import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tfm import sharding, transformer
+from tfm import hint, sharding, transformer
 
 
 @dataclass(frozen=True)
@@ -196,18 +194,12 @@ def read(path: str | Path) -> Config:
         raise ValueError(f"{path}: {error}") from error
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the nearest known name, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-
-
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     kwargs = {}
     for key, value in values.items():
         if key not in fields:
-            raise ValueError(f"{where} has no key {key!r}{nearest(key, fields)}")
+            raise ValueError(f"{where} has no key {key!r}{hint.nearest(key, fields)}")
         kind = fields[key].type
         if dataclasses.is_dataclass(kind):
             value = _build(kind, value, f"{where}.{key}")
@@ -247,7 +239,7 @@ def from_file(path: str | Path) -> Config:
         if not wrong:
             raise
         raise ValueError(
-            f"experiment {path}: {error}{nearest(wrong[1], _fields(Config))}"
+            f"experiment {path}: {error}{hint.nearest(wrong[1], _fields(Config))}"
         ) from error
     if not isinstance(config, Config):
         raise ValueError(f"experiment {path}: get_config() returned {type(config).__name__}")

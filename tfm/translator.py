@@ -24,7 +24,7 @@ from tfm.data import pieces
 from tfm.data.tokenizer import BOS, EOS, Tokenizer, normalise
 from tfm.data.tokenizer import load as load_tokenizer
 from tfm.decoding import beam
-from tfm.decoding.common import Hypotheses
+from tfm.decoding.common import Hypotheses, Step
 from tfm.params import Tree
 from tfm.training import checkpoint
 
@@ -76,7 +76,15 @@ class Translator:
         settings = dataclasses.replace(self.config.decode, **decode)
         if not 1 <= n <= settings.beam_size:
             raise ValueError(f"n-best {n}: must be from 1 to the beam size, {settings.beam_size}")
-        parts = [self._parts(text) for text in texts]
+        parts = [self.parts(text) for text in texts]
+        for text, whole in zip(texts, parts, strict=True):
+            if len(whole) > 1:
+                _log.warning(
+                    "longer than the %d pieces the model takes, translated in %d parts: %s",
+                    self.config.data.source_length,
+                    len(whole),
+                    normalise(text)[:30] + " ...",
+                )
         found = iter(self._search([part for text in parts for part in text], n, settings))
         joiner = "" if self.config.data.target in ("zh", "ja") else " "
         return [_join([next(found) for _ in text], joiner) for text in parts]
@@ -122,20 +130,12 @@ class Translator:
         other._compiled = self._compiled
         return other
 
-    def _parts(self, text: str) -> list[str]:
+    def parts(self, text: str) -> list[str]:
         """The text in pieces the model can take; [] for a blank one."""
         text, limit = normalise(text), self.config.data.source_length
         if not text:
             return []
-        parts = pieces.cut(text, lambda part: len(self.source.encode(part)) <= limit)
-        if len(parts) > 1:
-            _log.warning(
-                "longer than the %d pieces the model takes, translated in %d parts: %s",
-                limit,
-                len(parts),
-                text[:30] + " ...",
-            )
-        return parts
+        return pieces.cut(text, lambda part: len(self.source.encode(part)) <= limit)
 
     def _search(self, texts: Sequence[str], n: int, settings: Decode) -> list[list[Translation]]:
         ids = [_crop(x, self.config.data.source_length) for x in self.source.encode_batch(texts)]
@@ -144,7 +144,7 @@ class Translator:
         for S, batch in _batches(sizes, settings.batch_size):
             source_BS = _pad([ids[i] for i in batch], _rows(len(batch), settings.batch_size), S)
             run = self._compile(
-                "search", _search, self.params, source_BS, c=self.config.model, settings=settings
+                "search", search, self.params, source_BS, c=self.config.model, settings=settings
             )
             found = run(self.params, source_BS)
             for i, hypotheses in zip(
@@ -205,10 +205,19 @@ def load(folder: str | Path) -> Translator:
     return Translator(settings, jax.tree.map(jnp.asarray, params), source, target)
 
 
-def _search(
-    params: Tree, source_BS: jax.Array, c: transformer.Config, settings: Decode
+def search(
+    params: Tree,
+    source_BS: jax.Array,
+    c: transformer.Config,
+    settings: Decode,
+    watched: Callable[[Step, Any], tuple[Step, Any]] = lambda step, state: (step, state),
 ) -> Hypotheses:
-    """Source ids [B,S], 0 at padding → hypotheses."""
+    """Source ids [B,S], 0 at padding → hypotheses.
+
+    Args:
+      watched: puts something around the step ``(tokens, parents, state) → (logits, state)`` that
+        search takes, and around the state it starts from.
+    """
     S = source_BS.shape[1]
     max_length = math.ceil(settings.max_length_factor * S + settings.max_length_offset)
     if c.positions == "learned":  # there is no vector for a place beyond
@@ -224,9 +233,13 @@ def _search(
     cache = incremental.init_cache(
         weights, c, memory_BSD, valid_BS, hypotheses=settings.beam_size, max_length=max_length
     )
-    return beam.search(
+    step, state = watched(
         lambda tokens, parents, cache: incremental.decode_step(weights, c, cache, tokens, parents),
         cache,
+    )
+    return beam.search(
+        step,
+        state,
         limits_B,
         beam_size=settings.beam_size,
         max_length=max_length,

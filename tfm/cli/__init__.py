@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tyro
 
-from tfm import config, terminal
+from tfm import config, hint, terminal
 from tfm.cli import embed, inspect, plan, train, translate
 
 _USAGE = """usage: tfm COMMAND [options]
@@ -56,7 +56,7 @@ def main() -> None:
         sys.exit(0 if arguments else 2)
     name = arguments[0]
     if name not in _COMMANDS:
-        sys.exit(f"tfm: unknown command {name!r}{config.nearest(name, _COMMANDS)}\n\n{_USAGE}")
+        sys.exit(f"tfm: unknown command {name!r}{hint.nearest(name, _COMMANDS)}\n\n{_USAGE}")
     terminal.start_logging()
     try:
         sys.exit(_call(name, arguments[1:]))

@@ -8,8 +8,6 @@ import jax
 import numpy as np
 
 from tfm import transformer
-from tfm.data import pieces
-from tfm.data.tokenizer import normalise
 from tfm.inspect.record import batch, record
 from tfm.params import Tree
 from tfm.translator import Translator
@@ -61,11 +59,9 @@ def align(model: Translator, sources: Sequence[str], targets: Sequence[str]) -> 
     A source longer than the model takes is cut in parts as the translator does. They are
     translated once more, since ``targets`` do not say where a part ends.
     """
-    limit = model.config.data.source_length
-    fits = lambda part: len(model.source.encode(part)) <= limit  # noqa: E731
     owners, parts = [], []
     for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
-        cut = pieces.cut(normalise(source), fits) if source.strip() and target.strip() else []
+        cut = model.parts(source) if target.strip() else []
         translated = [target] if len(cut) == 1 else model.translate(cut)
         owners += [i] * len(cut)
         parts += [

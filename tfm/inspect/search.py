@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -10,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from tfm import incremental, transformer
+from tfm import transformer, translator
 from tfm.config import Decode
-from tfm.data.tokenizer import BOS, EOS
-from tfm.decoding import beam
-from tfm.decoding.common import Hypotheses
+from tfm.decoding.common import Hypotheses, Step
 from tfm.params import Tree
 
 
@@ -48,7 +47,12 @@ def watch(
     def keep(tokens_1R: Any, parents_1R: Any, gained_1R: Any) -> None:
         steps.append(tuple(np.array(x)[0] for x in (tokens_1R, parents_1R, gained_1R)))
 
-    run = functools.partial(_search, c=c, settings=settings, keep=keep)
+    run = functools.partial(
+        translator.search,
+        c=dataclasses.replace(c, unroll=1),  # one layer of the encoder to compile instead of all
+        settings=settings,
+        watched=functools.partial(_told, keep, (1, settings.beam_size, c.target_vocab)),
+    )
     search = jax.jit(run, compiler_options=compiler_options)
     found = jax.tree.map(np.asarray, search(params, jnp.asarray([source])))
     jax.effects_barrier()  # every step has been kept
@@ -62,41 +66,19 @@ def watch(
     return Beam(tokens, parents, np.stack(totals), Hypotheses(*(x[0] for x in found)))
 
 
-def _search(
-    params: Tree,
-    source_1S: jax.Array,
-    *,
-    c: transformer.Config,
-    settings: Decode,
-    keep: Any,
-) -> Hypotheses:
-    """Beam search of one sentence; ``keep`` gets tokens, parents and gains [1,R] of each step."""
-    S = source_1S.shape[1]
-    limit = max(1, int(settings.max_length_factor * S + settings.max_length_offset))
-    if c.positions == "learned":  # there is no vector for a place beyond
-        limit = min(limit, c.max_length)
-    ones_1S, R = jnp.ones_like(source_1S), settings.beam_size
-    once = dataclasses.replace(c, unroll=1)  # one layer to compile instead of all
-    memory = transformer.encode(params, once, source_1S, ones_1S, jnp.arange(S)[None])
-    weights = incremental.for_decoding(params, c)
-    cache = incremental.init_cache(weights, c, memory, ones_1S, hypotheses=R, max_length=limit)
+def _told(keep: Callable, shape: tuple[int, int, int], step: Step, state: Any) -> tuple[Step, Any]:
+    """The step of a search that tells ``keep`` of its tokens, parents and gains, [1,R] each.
 
-    def step(tokens: jax.Array, parents: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-        cache, before_1RV = state
+    Args:
+      shape: [1,R,V] of the log-probabilities that the state carries from step to step.
+    """
+
+    def told(tokens: jax.Array, parents: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        inner, before_1RV = state
         inherited_1RV = jnp.take_along_axis(before_1RV, parents[:, :, None], axis=1)
         gained = jnp.take_along_axis(inherited_1RV, tokens[:, :, None], axis=2)[:, :, 0]
         io_callback(keep, None, tokens, parents, gained, ordered=True)
-        logits, cache = incremental.decode_step(weights, c, cache, tokens, parents)
-        return logits, (cache, jax.nn.log_softmax(logits))
+        logits, inner = step(tokens, parents, inner)
+        return logits, (inner, jax.nn.log_softmax(logits))
 
-    return beam.search(
-        step,
-        (cache, jnp.zeros((1, R, c.target_vocab))),
-        jnp.asarray([limit]),
-        beam_size=R,
-        max_length=limit,
-        bos=BOS,
-        eos=EOS,
-        length_norm=settings.length_norm,
-        length_penalty=settings.length_penalty,
-    )
+    return told, (state, jnp.zeros(shape))

@@ -3,10 +3,7 @@
 import flax.struct
 import numpy as np
 
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; rows of zeros stay."""
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+from tfm.word2vec.vectors import units
 
 
 def neighbours(
@@ -22,7 +19,7 @@ def neighbours(
     Returns:
       Their ids [T,C], nearest first, and cosines [T,C].
     """
-    rows_VD = unit(table_VD)
+    rows_VD = units(table_VD)
     cosines_TV = rows_VD[ids] @ rows_VD.T
     cosines_TV[:, :skip] = -np.inf
     cosines_TV[np.arange(len(ids)), ids] = -np.inf  # nobody is his own neighbour

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from tfm import attention, layers, masks, positions, transformer
+from tfm import attention, layers, masks, transformer
 from tfm.attention import additive, linear
 from tfm.params import Tree
 from tfm.sharding import NO_MESH
@@ -134,9 +134,9 @@ def _scores(
         products, scale = _products(q, k), q.shape[-1] ** -0.5
         turned = products if sight.turn is None else _products(sight.turn(q), sight.turn(k))
         added = turned - products
-        if "relative" in params:
-            scheme = positions.shaw if "keys" in params["relative"] else positions.transformer_xl
-            added += scheme(params["relative"], sight.distances).scores(q, k)
+        scheme = attending.relative(params, sight)
+        if scheme is not None:
+            added += scheme.scores(q, k)
     added = added * scale + (0.0 if sight.bias is None else sight.bias)
     scores = products * scale + added
     scores = soft_cap * jnp.tanh(scores / soft_cap) if soft_cap else scores

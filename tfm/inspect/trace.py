@@ -15,6 +15,7 @@ from tfm.inspect.search import Beam, watch
 from tfm.inspect.stack import Attention
 from tfm.inspect.tree import SearchTree, grow
 from tfm.translator import Translator
+from tfm.word2vec.vectors import units
 
 _NEIGHBOURS = 8  # of each piece
 _DRAWN = 4  # of them in the picture
@@ -241,6 +242,6 @@ def _picture(model: Translator, source: Side, target: Side) -> space.Picture:
             if (name, i) not in points:
                 points[name, i] = (tokenizer.processor.id_to_piece(i), side, own)
                 rows.append(table_VD[i])
-    places_P2, share_2 = space.principal_axes(space.unit(np.stack(rows)))
+    places_P2, share_2 = space.principal_axes(units(np.stack(rows)))
     names, sides, own = zip(*points.values(), strict=True)
     return space.Picture(places_P2, share_2, names, sides, own)

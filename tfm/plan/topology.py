@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 from jax.experimental import topologies
 
-from tfm import config
+from tfm import hint
 
 GIB = 2**30
 
@@ -81,7 +81,7 @@ def find(name: str) -> Topology:
     kind, _, size = name.partition(":")
     known = (*_TPUS, "cpu", "gpu")
     if kind not in known:
-        raise ValueError(f"--topology {name}: no hardware {kind!r}{config.nearest(kind, known)}")
+        raise ValueError(f"--topology {name}: no hardware {kind!r}{hint.nearest(kind, known)}")
     shape = r"[1-9]\d*" if kind in ("cpu", "gpu") else r"[1-9]\d*(x[1-9]\d*)+"
     if not re.fullmatch(shape, size):
         example = f"{kind}:8" if kind in ("cpu", "gpu") else f"{kind}:2x4"

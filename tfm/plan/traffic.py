@@ -65,13 +65,10 @@ def _within(
     if kind in _KINDS:
         group = _group(one.rest, chips)
         given = [a for name in one.operands for a in where.instructions[name].arrays]
+        if where.name.startswith("all-reduce-scatter"):  # how the TPU compiler writes one
+            kind = "reduce-scatter"
         if kind == "reduce-scatter":
             given = [Array(a.dtype, one_part(a, group), a.fast) for a in given]
-        elif where.name.startswith("all-reduce-scatter"):  # how the TPU compiler writes one
-            kind, given = (
-                "reduce-scatter",
-                [Array(a.dtype, one_part(a, group), a.fast) for a in given],
-            )
         if group > 1:
             yield Collective(kind, tuple(given), group, times)
     elif one.op in ("fusion", "async-start") and one.called:

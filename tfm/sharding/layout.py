@@ -4,7 +4,6 @@ A plain table rather than Flax's ``logical_to_mesh_axes``, which replicates an a
 where a name is misspelt or wants a mesh axis a second time. Here both are errors.
 """
 
-import difflib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tfm import params
+from tfm import hint, params
 from tfm.params import Tree
 
 Names = tuple[str | None, ...]  # a logical name a dimension; None is never cut
@@ -66,9 +65,9 @@ class Layout:
         found = []
         for name in names:
             if name is not None and name not in self._rules:
-                near = difflib.get_close_matches(name, self._rules, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self._rules)}"
-                raise ValueError(f"logical axis {name!r} has no sharding rule; {hint}")
+                raise ValueError(
+                    f"logical axis {name!r} has no sharding rule{hint.nearest(name, self._rules)}"
+                )
             found += [axis for axis in self._rules.get(name, ()) if self.mesh.shape[axis] > 1]
         return tuple(found)
 
@@ -180,11 +179,11 @@ class Layout:
         return jax.make_array_from_process_local_data(self.sharding(names, shape), x, shape)
 
     def whole(self, tree: Tree) -> Tree:
-        """A whole copy of every array on the first device of this process."""
-        if self.mesh is None:
+        """Every array whole, on the first device of this process."""
+        if self.mesh is None or self.mesh.size == 1:
             return tree
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        copies = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
+        copies = jax.jit(_same, out_shardings=everywhere)(tree)
         return jax.tree.map(lambda x: x.addressable_data(0), copies)
 
     # What follows serves functions that name their communication: the body of ``local``.
@@ -245,6 +244,11 @@ class Layout:
 
 NO_MESH = Layout()
 """One device, and nothing to say about it."""
+
+
+def _same(tree: Tree) -> Tree:
+    """Named, so that ``jit`` knows it again and compiles it once."""
+    return tree
 
 
 def _name(path: tuple) -> str:

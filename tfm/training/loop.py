@@ -168,12 +168,15 @@ class _Run:
         stack.callback(self.record.close)
         self.validation = None
         if data.dev is not None:
-            weights = self.layout.whole(self.state.weights)
-            self.validation = Validation(c, folder, data.dev, data.tokenizers, weights)
+            self.validation = Validation(c, folder, data.dev, data.tokenizers)
         _log.info(
             f"{params.count(declaration):,} parameters on {sharding.describe(self.layout.mesh)}, "
             f"activations in {transformer.compute_dtype(c.model)}; batches of {c.data.rows} rows"
         )
+        if c.model.attention == "softmax":
+            length = c.data.target_length
+            name, why = transformer.implementation(c.model, length, length)
+            _log.info(f"attention computed by {name}: {why}")
 
     def _begin(self, rule: Any) -> tuple[step.State, Progress]:
         """The newest checkpoint's state, or a fresh one."""

@@ -25,12 +25,11 @@ class Validation:
         folder: Path,
         pairs: corpus.Pairs,
         tokenizers: scanning.Tokenizers,
-        weights: Tree,
     ) -> None:
         """Takes the resolved config, and the run's folder for what is translated."""
         self._c, self._folder, self._pairs, self._tokenizers = c, folder, pairs, tokenizers
         self._scan = scanning.scan(pairs, tokenizers, c.data)
-        self._translator = Translator(c, weights, *tokenizers)
+        self._translator = Translator(c, {}, *tokenizers)  # weights come with every call
         self._sums = jax.jit(lambda weights, batch: step.token_loss(weights, c, batch, None, 0.0))
 
     def scores(self, update: int, weights: Tree) -> dict[str, float]:

@@ -137,7 +137,7 @@ def _softmax(
         *kv,
         mask=sight.mask,
         bias=sight.bias,
-        relative=_relative(params, sight),
+        relative=relative(params, sight),
         soft_cap=c.soft_cap,
         dropout_rate=c.attention_dropout,
         key=key,
@@ -166,7 +166,7 @@ def _local(
         window=c.window,
         causal=sight.causal,
         bias=sight.bias,
-        relative=_relative(params, sight),
+        relative=relative(params, sight),
         soft_cap=c.soft_cap,
         dropout_rate=c.attention_dropout,
         key=key,
@@ -200,7 +200,7 @@ def _linear(
     return heads, None
 
 
-def _relative(params: Tree, sight: Sight) -> positions.Relative | None:
+def relative(params: Tree, sight: Sight) -> positions.Relative | None:
     """The scheme that keeps parameters in this layer, if there is one."""
     if "relative" not in params:
         return None

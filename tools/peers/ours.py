@@ -83,7 +83,7 @@ def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
     padded_BS = translator._pad(
         source_BS.tolist(), len(source_BS), translator._bucket(shape.length, 512)
     )
-    search = jax.jit(functools.partial(translator._search, c=c, settings=decode))
+    search = jax.jit(functools.partial(translator.search, c=c, settings=decode))
     search, compile_seconds = _compile(search, weights, padded_BS)
 
     def run() -> None:
