@@ -47,7 +47,7 @@ def batch(c, seed=0):
 
 
 def guesses(c, b):
-    """Loops: for every centre, (tile, centre's place, places of the words around it)."""
+    """Loops: for every centre, (its tile, itself, the words around it)."""
     words, sentences, reach = (np.asarray(x) for x in b[:3])
     for i, t in itertools.product(range(c.tiles), range(c.centres)):
         at = t + c.window
@@ -96,8 +96,8 @@ def reference(c, b, read, met, paths):
 def dense_loss(c, b, paths, tree):
     """The loss as a function of whole tables."""
     read, met = tree["input"], tree.get("output", tree["input"])
-    ids = model.candidate_ids(c, b, V, paths)
-    return model.loss(c, b, paths, read[model.read_ids(c, b)], met[ids])
+    own, shared = model.guess_ids(c, b, paths), model.shared_ids(c, b, V)
+    return model.loss(c, b, paths, read[model.read_ids(c, b)], met[own], met[shared])
 
 
 def test_a_centre_sees_its_window_in_its_sentence_and_not_itself():
@@ -180,7 +180,9 @@ def learn(tmp_path, seed=0, **settings):
     """Vectors of a text in which a sentence keeps to one of two topics."""
     rng = np.random.default_rng(0)
     text = [list(rng.choice(list(TOPICS[i % 2]), size=8)) for i in range(600)]
-    c = Config(width=D, window=3, subsample=0, min_count=1, tiles=2, centres=8, seed=seed)
+    c = Config(
+        width=D, window=3, subsample=0, min_count=1, tiles=2, centres=8, samples=16, seed=seed
+    )
     c = replace(c, **{"epochs": 3, "learning_rate": 0.1} | settings)
     vocabulary = corpus.count(text, c.min_count)
     stream = corpus.write(text, vocabulary, tmp_path / "ids")

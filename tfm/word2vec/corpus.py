@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfm.word2vec.model import Batch, Config, rate
+from tfm.word2vec.model import Batch, Config, rate, samples
 
 END = -1
 _CHUNK = 1 << 20  # ids looked at together
@@ -100,7 +100,7 @@ def batches(
             windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, W), c.centres + 2 * W)
             return windows[:: c.centres].reshape(stack, c.tiles, -1)
 
-        drawn = rng.integers(len(negatives), size=(stack, c.tiles, c.samples), dtype=np.int32)
+        drawn = rng.integers(len(negatives), size=(stack, c.tiles, samples(c)), dtype=np.int32)
         batch = Batch(
             tiles(words),
             tiles(sentences),

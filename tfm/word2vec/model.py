@@ -1,13 +1,12 @@
 """CBOW and skip-gram (Mikolov 2013): a word is known by the company it keeps.
 
 Text is cut into tiles. A tile has T centres, and S = T + 2W words: the centres with W more on
-either side. All that happens in a tile is dense: its hidden vectors [T,D] meet its candidate
-output rows [C,D] in one matrix product, and two weight matrices [T,C] say which meetings should
-have happened and which should not (Ji 2016, "Parallelizing Word2Vec", shares negative samples
-for the same reason). The objectives differ in their candidates only.
+either side. What happens in a tile is dense: matrices [T,S] of weights say which words a centre
+looks at, and all its hidden vectors meet the same negative samples in one matrix product (Ji 2016,
+"Parallelizing Word2Vec", shares them for the same reason).
 
-Letters of this package: B tiles · T centres of a tile · S its words · C its candidates · J its
-negative samples · L depth of the Huffman tree · V vocabulary · D width of a vector.
+Letters of this package: B tiles · T centres of a tile · S its words · G words it guesses ·
+J negative samples · L depth of the Huffman tree · V vocabulary · D width of a vector.
 """
 
 from dataclasses import dataclass
@@ -39,7 +38,8 @@ class Config:
       epochs: passes over the text.
       learning_rate: at the start; falls linearly to 1/1000 of it. 0 picks it by method.
       centres: T. tiles: in one update. samples: J, shared by a tile's centres; their weight makes
-        up for the number, so the expected update is that of ``negatives`` fresh ones a word.
+        up for the number, so the expected update is that of ``negatives`` fresh ones a word. 0
+        picks it by method.
       seed: of the first vectors and of every draw.
     """
 
@@ -57,7 +57,7 @@ class Config:
     learning_rate: float = 0.0
     centres: int = 16
     tiles: int = 16
-    samples: int = 16
+    samples: int = 0
     seed: int = 0
 
 
@@ -69,6 +69,11 @@ def rate(c: Config) -> float:
     """
     usual = {"mean": 0.075, "sum": 0.02}[c.combine] if c.method == "cbow" else 0.025
     return c.learning_rate or usual
+
+
+def samples(c: Config) -> int:
+    """J: skipgram has some six guesses a centre, cbow one."""
+    return c.samples or {"skipgram": 32, "cbow": 8}[c.method]
 
 
 class Batch(NamedTuple):
@@ -141,18 +146,22 @@ def _guessed(c: Config, batch: Batch) -> jax.Array:
     return centres(c, batch.words_BS) if c.method == "cbow" else batch.words_BS
 
 
-def candidate_ids(c: Config, batch: Batch, vocab: int, paths: Paths | None) -> jax.Array:
-    """The rows of the output table a tile meets: [B,C], or [1,V] if it meets all.
+def guess_ids(c: Config, batch: Batch, paths: Paths | None) -> jax.Array:
+    """The rows of the output table that belong to the words a tile guesses, [B,G,L].
 
-    Negative sampling: the words to guess, then the samples. Hierarchical: the inner nodes on the
-    way to each word to guess.
+    The inner nodes on the way to each word, or the word itself and L = 1 where there is no tree.
     """
     guessed_BG = _guessed(c, batch)
-    if c.objective == "softmax":
-        return jnp.arange(vocab)[None]
     if c.objective == "hierarchical":
-        return embeddings.embed(guessed_BG, paths.nodes_VL).reshape(len(guessed_BG), -1)
-    return jnp.concatenate([guessed_BG, batch.negatives_BJ], axis=1)
+        return embeddings.embed(guessed_BG, paths.nodes_VL)
+    return guessed_BG[..., None]
+
+
+def shared_ids(c: Config, batch: Batch, vocab: int) -> jax.Array:
+    """The rows that all centres of a tile meet: [B,J] samples, [1,V] all words, or none [B,0]."""
+    if c.objective == "negative":
+        return batch.negatives_BJ
+    return jnp.arange(vocab)[None] if c.objective == "softmax" else batch.negatives_BJ[:, :0]
 
 
 @jax.custom_jvp
@@ -171,69 +180,50 @@ def loss(
     batch: Batch,
     paths: Paths | None,
     inputs_BID: jax.Array,
-    outputs_BCD: jax.Array,
+    own_BGLD: jax.Array,
+    shared_BJD: jax.Array,
 ) -> jax.Array:
     """The summed loss of a batch, given the rows it reads and meets.
 
     Args:
-      inputs_BID: rows of ``read_ids``. outputs_BCD: rows of ``candidate_ids``.
+      inputs_BID: rows of ``read_ids``. own_BGLD: rows of ``guess_ids``. shared_BJD: rows of
+        ``shared_ids``.
 
     Returns:
       Natural-log units summed over all guesses, [] float32.
     """
     near_BTS = near(c, batch)
     pairs_BT = near_BTS.sum(axis=-1)
-    if c.method == "cbow":
+    turns_BGL = jnp.zeros(own_BGLD.shape[:3], jnp.int8)  # all should have happened
+    if c.objective == "hierarchical":
+        turns_BGL = embeddings.embed(_guessed(c, batch), paths.turns_VL)
+    if c.method == "cbow":  # a centre guesses itself
         hidden_BTD = jnp.einsum("bts,bsd->btd", near_BTS, inputs_BID)
         if c.combine == "mean":
             hidden_BTD /= jnp.maximum(pairs_BT, 1.0)[..., None]
-        right_BTG = jnp.eye(near_BTS.shape[1])[None] * (pairs_BT > 0)[..., None]
-    else:
-        hidden_BTD, right_BTG = inputs_BID, near_BTS
+        pairs_BT = jnp.minimum(pairs_BT, 1.0)
+        scores = (hidden_BTD[:, :, None] * own_BGLD).sum(axis=-1)
+        right = pairs_BT[..., None]
+    else:  # and here all words near it
+        hidden_BTD = inputs_BID
+        scores = jnp.einsum("btd,bgld->btgl", hidden_BTD, own_BGLD)
+        right, turns_BGL = near_BTS[..., None], turns_BGL[:, None]
     if c.objective == "softmax":
-        return _softmax(c, batch, right_BTG, hidden_BTD, outputs_BCD[0])
-    if c.objective == "hierarchical":
-        yes_BTC, no_BTC = _turns(c, batch, paths, right_BTG)
-    else:
-        yes_BTC, no_BTC = _samples(c, batch, right_BTG)
-    scores_BTC = jnp.einsum("btd,bcd->btc", hidden_BTD, outputs_BCD)
-    return jnp.sum((yes_BTC + no_BTC) * softplus(scores_BTC) - yes_BTC * scores_BTC)
+        totals_BT = jax.nn.logsumexp(embeddings.logits(hidden_BTD, shared_BJD[0]), axis=-1)
+        return jnp.sum(pairs_BT * totals_BT) - jnp.sum(right * scores)
+    yes, no = right * (turns_BGL == 0), right * (turns_BGL == 1)
+    total = jnp.sum((yes + no) * softplus(scores) - yes * scores)
+    return total + _samples(c, pairs_BT, hidden_BTD, shared_BJD)
 
 
-def _samples(c: Config, batch: Batch, right_BTG: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Negative sampling: how often each candidate is right, and how often wrong, [B,T,C] each.
+def _samples(
+    c: Config, pairs_BT: jax.Array, hidden_BTD: jax.Array, shared_BJD: jax.Array
+) -> jax.Array:
+    """The loss of what should not have happened.
 
     A sample that happens to be right is wrong all the same, as in Mikolov 2013b, eq. 4 (word2vec.c
     skips it): then the best score is PMI − log(negatives) exactly (Levy & Goldberg 2014).
     """
-    samples = batch.negatives_BJ.shape[1]
-    share_BT1 = right_BTG.sum(axis=-1, keepdims=True) * (c.negatives / samples)
-    wrong_BTJ = jnp.broadcast_to(share_BT1, (*right_BTG.shape[:2], samples))
-    return (
-        jnp.concatenate([right_BTG, jnp.zeros_like(wrong_BTJ)], axis=-1),
-        jnp.concatenate([jnp.zeros_like(right_BTG), wrong_BTJ], axis=-1),
-    )
-
-
-def _turns(
-    c: Config, batch: Batch, paths: Paths, right_BTG: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Hierarchical softmax: how often to turn left and right at each candidate node."""
-    B, T, _ = right_BTG.shape
-    turns_BGL = embeddings.embed(_guessed(c, batch), paths.turns_VL)
-
-    def count(turn: int) -> jax.Array:
-        taken_BGL = (turns_BGL == turn).astype(jnp.float32)
-        return (right_BTG[..., None] * taken_BGL[:, None]).reshape(B, T, -1)
-
-    return count(0), count(1)
-
-
-def _softmax(
-    c: Config, batch: Batch, right_BTG: jax.Array, hidden_BTD: jax.Array, table_VD: jax.Array
-) -> jax.Array:
-    """−log softmax, among the whole vocabulary, of the words to guess."""
-    totals_BT = jax.nn.logsumexp(embeddings.logits(hidden_BTD, table_VD), axis=-1)
-    guessed_BGD = embeddings.embed(_guessed(c, batch), table_VD)
-    scores_BTG = jnp.einsum("btd,bgd->btg", hidden_BTD, guessed_BGD)
-    return jnp.sum(right_BTG * (totals_BT[..., None] - scores_BTG))
+    scores_BTJ = jnp.einsum("btd,bjd->btj", hidden_BTD, shared_BJD)
+    weight = c.negatives / max(shared_BJD.shape[1], 1)
+    return weight * jnp.sum(pairs_BT[..., None] * softplus(scores_BTJ))

@@ -14,7 +14,9 @@ from tfm.word2vec.model import Batch, Config
 def _touched(c: Config, tables: Tree, batch: Batch, paths: Paths | None) -> Tree:
     """The ids of the rows that a batch needs of each table, flat."""
     read = model.read_ids(c, batch).reshape(-1)
-    met = model.candidate_ids(c, batch, tables["input"].shape[0], paths).reshape(-1)
+    own = model.guess_ids(c, batch, paths).reshape(-1)
+    shared = model.shared_ids(c, batch, len(tables["input"])).reshape(-1)
+    met = jnp.concatenate([own, shared])
     if c.tables == "one":
         return {"input": jnp.concatenate([read, met])}
     return {"input": read, "output": met}
@@ -23,13 +25,20 @@ def _touched(c: Config, tables: Tree, batch: Batch, paths: Paths | None) -> Tree
 def _loss_of_rows(c: Config, batch: Batch, paths: Paths | None, rows: Tree) -> jax.Array:
     """``loss``, given the rows of ``_touched``."""
     read_BI = model.read_ids(c, batch)
+    own_BGL = model.guess_ids(c, batch, paths)
     flat, met = rows["input"], rows.get("output")
     if met is None:
         flat, met = flat[: read_BI.size], flat[read_BI.size :]
-    tiles = 1 if c.objective == "softmax" else len(read_BI)
+    own, shared = met[: own_BGL.size], met[own_BGL.size :]
     width = flat.shape[-1]
-    outputs_BCD = met.reshape(tiles, -1, width)
-    return model.loss(c, batch, paths, flat.reshape(*read_BI.shape, width), outputs_BCD)
+    return model.loss(
+        c,
+        batch,
+        paths,
+        flat.reshape(*read_BI.shape, width),
+        own.reshape(*own_BGL.shape, width),
+        shared.reshape(1 if c.objective == "softmax" else len(read_BI), -1, width),
+    )
 
 
 def update(
