@@ -1,8 +1,20 @@
 """How every test runs: on the CPU with 8 fake devices, shapes and products taken strictly."""
 
+import importlib.metadata
 import io
 import logging
+import os
 import sys
+
+# XLA reads these when it starts, here and in the processes that tests start.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
+    # After 40 s of one fake device's waiting for another XLA aborts, and pytest swallows its words:
+    # too soon for 8 of them on two busy cores.
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+)
+if importlib.metadata.version("jax").startswith("0.10."):
+    # The former code generator compiles in half the time; later releases have no choice.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import jax
 
@@ -34,9 +46,15 @@ def rng():
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
-    """What takes long to compile and comes again, in another test, is kept for the session."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    """What takes long to compile and comes again is kept: for other tests, for the processes that
+    they start, for the other workers of xdist and, in a folder named from outside, for other runs.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(base / "compiled"))
+    least = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
 
 
 @pytest.fixture(scope="session")

@@ -258,11 +258,18 @@ def test_load_says_what_is_missing_or_damaged(tmp_path, caplog):
     assert (tmp_path / "2").exists()  # reading changes nothing
 
 
-def run_python(code, *arguments):
+def run_python(code, *arguments, disk=None):
+    """Starts Python; ``disk`` is where it finds a disk of its own, of one megabyte."""
     code = textwrap.dedent(code)
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    if disk:
+        if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+            pytest.skip("mounting a small disk is not allowed here")
+        mount = f'mount -t tmpfs -o size=1m none {disk} && exec "$@"'
+        command = ["unshare", "-rm", "sh", "-c", mount, "sh", *command]
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -341,9 +348,112 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path, kills):
     assert left == {str(reached), str(reached + 1)}, "leftovers of half-made checkpoints"
 
 
-def test_of_a_system_error_only_the_reason_is_told():
-    """tensorstore puts other notes before or after the code, from one time to the next."""
-    for notes in ("[os_error_code='28']", "[spec='{}'] [os_error_code='28'] [file='x']"):
-        error = ValueError(f"OUT_OF_RANGE: Error writing x: No space left on device {notes}")
-        assert checkpoint._brief(error) == "No space left on device"
-    assert checkpoint._brief(KeyError("no code")) == "KeyError: 'no code'"
+def test_a_full_disk_is_gone_on_with_where_the_config_says_so(tmp_path):
+    process = run_python(
+        """
+        import os, sys
+        from tests.test_checkpoint import make_state, position
+        from tfm.training.checkpoint import Checkpoints
+        with Checkpoints(sys.argv[1], on_full_disk="go_on") as checkpoints:
+            assert checkpoints.save(1, make_state(1), position(1), wait=True)
+            with open(sys.argv[2], "wb", buffering=0) as filler:
+                try:
+                    while filler.write(bytes(4096)):
+                        pass
+                except OSError as error:
+                    print(error.strerror)
+            assert not checkpoints.save(2, make_state(2, 4096), position(2), wait=True)
+            checkpoints.save(3, make_state(3, 4096), position(3))
+            checkpoints.wait()
+            assert not checkpoints.failed()  # reported; the next save is soon enough
+            assert checkpoints.latest() == 1
+            os.unlink(sys.argv[2])
+            assert checkpoints.save(4, make_state(4), position(4), wait=True)
+        """,
+        tmp_path / "checkpoints",
+        tmp_path / "filler",
+        disk=tmp_path,
+    )
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.splitlines()[0] == "No space left on device"
+    warnings = [line for line in errors.splitlines() if "saving failed" in line]
+    assert len(warnings) == 2
+    for line in warnings:
+        assert "saving failed (No space left on device); the newest one is step 1; going" in line
+
+
+class Faulty:
+    """Stands for an orbax manager whose storage fails a number of times."""
+
+    def __init__(self, manager, failures, error, where):
+        self._manager, self._left, self._error, self._where = manager, failures, error, where
+
+    def __getattr__(self, name):
+        method = getattr(self._manager, name)
+        if name != self._where:
+            return method
+
+        def fail_first(*args, **kwargs):
+            result = method(*args, **kwargs)
+            if self._left:
+                self._left -= 1
+                shutil.rmtree(self._manager.directory / str(self._manager.latest_step()))
+                raise self._error
+            return result
+
+        return fail_first
+
+
+TIMEOUT = ValueError("DEADLINE_EXCEEDED: Error writing x")
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses that are made, none of which takes any time."""
+    made = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made
+
+
+def faulty(folder, failures, error=TIMEOUT, where="wait_until_finished", **patience):
+    checkpoints = Checkpoints(folder, **patience)
+    checkpoints._manager = Faulty(checkpoints._manager, failures, error, where)
+    return checkpoints
+
+
+def test_what_fails_for_a_moment_is_tried_again_with_longer_and_longer_pauses(
+    tmp_path, caplog, pauses
+):
+    with faulty(tmp_path, 3, pause=0.5) as checkpoints:
+        assert checkpoints.save(7, make_state(7), position(7), wait=True)
+    assert pauses == [0.5, 1.0, 2.0]
+    assert [m.split("; ")[-1] for m in caplog.messages] == [
+        "try 2 of 5 in 0.5 s", "try 3 of 5 in 1 s", "try 4 of 5 in 2 s",
+    ]  # fmt: skip
+    assert "saving failed (ValueError: DEADLINE_EXCEEDED: Error writing x)" in caplog.text
+    assert restored_step(tmp_path) == 7
+
+
+def test_what_fails_in_the_background_is_made_up_for_by_a_newer_state(tmp_path, caplog, pauses):
+    with faulty(tmp_path, 1) as checkpoints:
+        checkpoints.save(7, make_state(7), position(7))
+        while checkpoints._manager.is_saving_in_progress():
+            pass
+        assert checkpoints.failed()
+        assert not checkpoints.failed()  # told once
+        checkpoints.save(8, make_state(8), position(8))
+    assert len(caplog.messages) == len(pauses) == 1
+    assert restored_step(tmp_path) == 8
+
+
+@pytest.mark.parametrize(
+    ("failures", "error", "tried"), [(9, TIMEOUT, 3), (1, PermissionError(13, "denied"), 1)]
+)
+def test_too_many_failures_and_lasting_ones_are_an_error(tmp_path, pauses, failures, error, tried):
+    write(tmp_path, 1)
+    checkpoints = faulty(tmp_path, failures, error, tries=3)
+    with pytest.raises(OSError, match=r"saving failed \(.*\); the newest one is step 1"):
+        checkpoints.save(2, make_state(2), position(2), wait=True)
+    assert len(pauses) == tried - 1
+    assert restored_step(tmp_path) == 1

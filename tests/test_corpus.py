@@ -1,6 +1,5 @@
 """Corpora: what goes in comes out, what is dropped is counted, what is wrong is said."""
 
-import errno
 import gzip
 import os
 import pickle
@@ -220,16 +219,3 @@ def test_tfds_wmt_is_found_and_says_how_to_get_it(monkeypatch):
         FileNotFoundError, match=r"wmt19_translate/zh-en: not prepared in .*known\)"
     ):
         corpus.open_corpus(("tfds:wmt19_translate/zh-en",), config.Data())
-
-
-def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "new" / "file"
-    corpus.write_atomically(path, b"old")
-
-    def full(handle, mode):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fdopen", full)
-    with pytest.raises(OSError, match="No space left"):
-        corpus.write_atomically(path, b"new")
-    assert [(each.name, each.read_bytes()) for each in path.parent.iterdir()] == [("file", b"old")]

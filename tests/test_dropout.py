@@ -86,6 +86,18 @@ def test_raw_keys_are_typed_keys():
     np.testing.assert_array_equal(kept(jax.random.PRNGKey(5)), kept(jax.random.key(5)))
 
 
+@pytest.mark.parametrize("kind", [jax.random.split, lambda key, n: jax.random.key_data(key)[None]])
+def test_rows_with_keys_of_their_own(kind):
+    """The mask of a row, or of a part of several, is that of its key, whatever stands beside it."""
+    keys = kind(jax.random.key(5), 4)
+    mask = kept(keys, (len(keys) * 3, 8, 7))
+    np.testing.assert_array_equal(mask, np.concatenate([kept(key, (3, 8, 7)) for key in keys]))
+    halves = layers.split(keys, 2)
+    for i, key in enumerate(keys):
+        for half, own in zip(halves, layers.split(key, 2), strict=True):
+            np.testing.assert_array_equal(kept(half[i], (64,)), kept(own, (64,)))
+
+
 def test_what_is_kept_is_scaled_so_that_the_mean_stays(rng):
     x = jnp.asarray(rng.normal(size=(64, 1024)), jnp.float32)
     y = np.asarray(layers.dropout(x, 0.2, jax.random.key(0)))

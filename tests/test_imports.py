@@ -21,6 +21,7 @@ FLOORS = [
     {"training"},
     {"translator"},  # below training, which translates the dev set
     {"training.checkpoint"},  # below the translator, which reads them
+    {"training.newest"},
     {"training.manifest"},
     {"decoding"},
     {"evaluation"},
@@ -32,7 +33,9 @@ FLOORS = [
     {"sharding"},
     {"attention"},
     {"layers", "embeddings", "positions", "masks"},
+    {"processes"},
     {"params", "terminal", "hint"},
+    {"storage"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 

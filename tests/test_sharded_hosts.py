@@ -14,11 +14,11 @@ import tiny
 import tfm
 
 CHILD = """
-import json, sys
+import functools, json, sys
 from pathlib import Path
 import jax
 
-experiment, folder, port, processes, me = sys.argv[1:]
+folder, port, processes, me, *experiments = sys.argv[1:]
 processes = int(processes)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8 // processes)
@@ -26,37 +26,39 @@ if processes > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, int(me))
 
-import functools
 from tfm import config, sharding, transformer
 from tfm.data import stream
 from tfm.training import loop, optimizer, step
 
-c = config.from_file(experiment)
-data = loop.open_data(c, Path(folder))
-c = loop.resolve(c, data)
-layout = sharding.Layout(sharding.make(c.mesh))
-rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-host, hosts = layout.share()
-batches = stream.batches(
-    data.pairs, data.scan, data.tokenizers, c.data, host=host, hosts=hosts, prefetch=0
-)
-wanted = step.abstract_state(c, rule, layout)
-places = jax.tree.map(lambda x: x.sharding, wanted)
-state = jax.jit(functools.partial(step.init_state, c, rule), out_shardings=places)()
-update = step.jit_update(c, rule, layout).lower(wanted, step.abstract_batch(c, layout)).compile()
-losses, rows = [], 0
-for _ in range(20):
-    batch = next(batches)
-    rows = len(batch["source"])
-    state, metrics = update(state, {n: layout.put(x, "batch", "length") for n, x in batch.items()})
-    losses.append(float(metrics.loss))
-table = layout.whole(state.params)["tables"]["target"]
-found = {"losses": losses, "rows": rows, "share": [host, hosts], "sum": float(table.sum())}
-print(json.dumps(found))
+def train(experiment):
+    c = config.from_file(experiment)
+    data = loop.open_data(c, Path(folder))
+    c = loop.resolve(c, data)
+    layout = sharding.Layout(sharding.make(c.mesh))
+    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
+    host, hosts = layout.share()
+    batches = stream.batches(
+        data.pairs, data.scan, data.tokenizers, c.data, host=host, hosts=hosts, prefetch=0
+    )
+    wanted = step.abstract_state(c, rule, layout)
+    places = jax.tree.map(lambda x: x.sharding, wanted)
+    state = jax.jit(functools.partial(step.init_state, c, rule), out_shardings=places)()
+    update = step.jit_update(c, rule, layout)
+    losses, rows = [], 0
+    for _ in range(20):
+        batch = next(batches)
+        rows = len(batch["source"])
+        there = {n: layout.put(x, "batch", "length") for n, x in batch.items()}
+        state, metrics = update(state, there)
+        losses.append(float(metrics.loss))
+    table = layout.whole(state.params)["tables"]["target"]
+    return {"losses": losses, "rows": rows, "share": [host, hosts], "sum": float(table.sum())}
+
+print(json.dumps([train(experiment) for experiment in experiments]))
 """
 
 
-def run(experiment, folder, processes):
+def run(experiments, folder, processes):
     """What each of the processes prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -66,10 +68,10 @@ def run(experiment, folder, processes):
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
-    arguments = [str(experiment), str(folder), str(port), str(processes)]
+    arguments = [str(folder), str(port), str(processes)]
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, *arguments, str(i)],
+            [sys.executable, "-c", CHILD, *arguments, str(i), *map(str, experiments)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,26 +87,29 @@ def run(experiment, folder, processes):
     return found
 
 
+MESHES = {
+    "data-fsdp": {"data": 4, "fsdp": 2},
+    "fsdp-tensor": {"data": 1, "fsdp": 4, "tensor": 2},
+    "tensor-sequence": {"data": 1, "tensor": 2, "sequence": 4},  # both hold every row
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mesh",
-    [
-        {"data": 4, "fsdp": 2},
-        {"data": 1, "fsdp": 4, "tensor": 2},
-        {"data": 1, "tensor": 2, "sequence": 4},  # both hold every row
-    ],
-    ids=["data-fsdp", "fsdp-tensor", "tensor-sequence"],
-)
-def test_two_processes_are_one(tmp_path, mesh):
+def test_two_processes_are_one(tmp_path):
+    """On three meshes, one after the other in the same processes: starting them takes long."""
     pieces = {"kind": "unigram", "source_size": 40, "target_size": 40}
-    c = tiny.config(tmp_path, tokenizer=pieces, model={"dropout": 0.1}, mesh=mesh)
-    experiment = tiny.experiment(tmp_path, c)
-    (alone,) = run(experiment, tmp_path / "run", 1)  # trains the tokenizers, too
-    both = run(experiment, tmp_path / "run", 2)
-    halves = 1 if "sequence" in mesh else 2
-    assert [one["share"] for one in both] == [[i % halves, halves] for i in range(2)]
-    assert {one["rows"] for one in both} == {alone["rows"] // halves}
-    assert both[0]["losses"] == both[1]["losses"]
-    np.testing.assert_allclose(both[0]["losses"], alone["losses"], rtol=1e-5)
-    np.testing.assert_allclose(both[0]["sum"], alone["sum"], rtol=1e-4)
-    assert alone["losses"][-1] < alone["losses"][0]
+    c = tiny.config(tmp_path, tokenizer=pieces, model={"dropout": 0.1})
+    experiments = []
+    for name, mesh in MESHES.items():
+        (tmp_path / name).mkdir()
+        experiments.append(tiny.experiment(tmp_path / name, tiny.change(c, mesh=mesh)))
+    (alone,) = run(experiments, tmp_path / "run", 1)  # trains the tokenizers, too
+    both = run(experiments, tmp_path / "run", 2)
+    for name, one, *two in zip(MESHES, alone, *both, strict=True):
+        halves = 1 if "sequence" in name else 2
+        assert [half["share"] for half in two] == [[i % halves, halves] for i in range(2)], name
+        assert {half["rows"] for half in two} == {one["rows"] // halves}, name
+        assert two[0]["losses"] == two[1]["losses"], name
+        np.testing.assert_allclose(two[0]["losses"], one["losses"], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(two[0]["sum"], one["sum"], rtol=1e-4, err_msg=name)
+        assert one["losses"][-1] < one["losses"][0], name

@@ -11,10 +11,11 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from tfm import sharding, transformer
+from tfm import params, sharding, transformer
 from tfm.config import Config, Data, Optimizer, Train
+from tfm.plan import compiled, hlo, traffic
 from tfm.sharding import NO_MESH, Layout, Mesh
-from tfm.training import loss, optimizer, step
+from tfm.training import loop, loss, optimizer, step
 
 VOCAB, ROWS, LENGTH = 16, 8, 8
 CONFIG = Config(
@@ -133,10 +134,21 @@ def test_a_mesh_of_one_device_changes_no_bit(alone, batches):
 
 
 @pytest.mark.slow
-def test_micro_batches_and_one_hot_lookup_on_a_mesh(alone, batches):
-    c = tiny.change(CONFIG, model={"lookup": "one_hot"}, train={"accumulate": 2})
-    expected, losses = alone(c)[1], train(c, layout(2, 2, 2), batches)[1]
+@pytest.mark.parametrize(("sizes", "lookup"), [((4,), "gather"), ((2, 2, 2), "one_hot")])
+def test_micro_batches_and_one_hot_lookup_on_a_mesh(alone, batches, sizes, lookup):
+    """Neither the mesh nor the micro-batches change a dropout mask."""
+    c = tiny.change(CONFIG, model={"lookup": lookup}, train={"accumulate": 2})
+    expected, losses = alone(CONFIG)[1], train(c, layout(*sizes), batches)[1]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+def test_between_copies_of_the_weights_gradients_travel_once_an_update():
+    c, there = tiny.change(CONFIG, train={"accumulate": 4}, data={"rows": 32}), layout(8)
+    found = traffic.collectives(hlo.parse(compiled.trace(c, there).lower().compile().as_text()), 8)
+    assert {(e.kind, e.times) for e in found} == {("all-reduce", 1)}  # 4 micro-batches
+    sent = sum(math.prod(x.shape) for e in found for x in e.parts)
+    weights = params.count(transformer.declare(c.model))
+    assert weights <= sent < weights + 10  # and the sums of the loss
 
 
 @pytest.mark.slow
@@ -185,7 +197,16 @@ def test_a_model_that_cannot_be_cut():
         step.abstract_state(c, rule, layout(1, 1, 2))
 
 
+def test_a_vocabulary_that_came_out_smaller_says_what_to_ask_for(tmp_path):
+    c = tiny.config(tmp_path, mesh={"data": 1, "tensor": 2}, model={"heads": 2})
+    assert c.tokenizer.source_size == 60  # the text has 9 characters, and 4 pieces are special
+    words = r"model\.source_vocab 13: .* mesh\.tensor 2; .*tokenizer\.source_size to 12, or to 14"
+    with pytest.raises(ValueError, match=words):
+        loop.train(c, tmp_path / "run")
+
+
 LOSS_SIZES = 8, 16, 12, 32  # B, T, D, V
+CHUNK = 4  # tokens whose logits a device holds, if its rows are no more
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +224,7 @@ def scored():
     def compiled(layout):
         def f(hidden, table, labels, weights):
             found = loss.cross_entropy(
-                hidden, table, labels, weights, label_smoothing=0.1, chunk=32, layout=layout
+                hidden, table, labels, weights, label_smoothing=0.1, chunk=CHUNK, layout=layout
             )
             return found.loss, found
 
@@ -221,9 +242,13 @@ def test_cross_entropy_on_a_mesh(scored, sizes):
     for a, b in zip(*(jax.tree.leaves(f(*arrays)) for f in (cut, plain)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
-    # The gradient of the table is added up once, outside the walk over 4 slices of tokens; within
-    # it a device sends numbers a token, not logits and not a table.
-    text = cut.as_text()
+    # Every device holds the logits of so many of its own tokens, on any mesh.
+    text, rows = cut.as_text(), B // there.parts("batch")
+    tokens = max(CHUNK, rows)
+    assert f"f32[{rows},{tokens // rows},{V // there.parts('vocab')}]" in text
+
+    # The gradient of the table is added up once, outside the walk over slices of tokens; within it
+    # a device sends numbers a token, not logits and not a table.
     bodies = re.findall(r"body=(%[\w.-]+)", text)
     assert bodies
     inside = [
@@ -232,7 +257,6 @@ def test_cross_entropy_on_a_mesh(scored, sizes):
         if any(block.lstrip().startswith(body) for body in bodies)
         for found in collectives(block)
     ]
-    tokens = 32 // there.parts("batch", "length")
     assert all(size <= tokens for _, size in inside)
     assert bool(inside) == bool(there.cuts("vocab"))
     logits = B * T * V // there.parts("batch", "length")

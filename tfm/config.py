@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tfm import hint, sharding, transformer
+from tfm import hint, sharding, storage, transformer
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Train:
       log_every, validate_every, checkpoint_every: in updates.
       accumulate: micro-batches an update; ``data.rows`` counts them together.
       label_smoothing: mass spread over the vocabulary (Szegedy 2016).
-      loss_chunk: target tokens whose logits exist at one time.
+      loss_chunk: target tokens whose logits exist at one time on each device. Every slice of so
+        many reads and writes a gradient of the whole output table: thousands on a TPU or GPU.
       ema: decay of the exponential moving average of the weights; 0 is off. When on, the
         average is what is validated, saved as best, and translated with.
       metric: what "best" means, on the dev set.
@@ -120,6 +121,9 @@ class Train:
       dev_limit: dev sentences translated at a validation; 0 is all.
       dev_beam: beam size of validations; small, since they take training time.
       bad_steps: updates in a row with a non-finite loss before giving up.
+      save_tries: tries to save a checkpoint, when storage fails for a moment, before giving up.
+      save_pause: seconds before the second try, doubled before each more.
+      on_full_disk: ``stop``, or ``go_on`` with a warning and the older checkpoints.
     """
 
     seed: int = 0
@@ -136,6 +140,9 @@ class Train:
     dev_limit: int = 500
     dev_beam: int = 1
     bad_steps: int = 5
+    save_tries: int = 5
+    save_pause: float = 1.0
+    on_full_disk: Literal["stop", "go_on"] = "stop"
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,7 @@ def from_json(text: str) -> Config:
 def read(path: str | Path) -> Config:
     """Reads a ``config.json``; errors name the file."""
     try:
-        return from_json(Path(path).read_text(encoding="utf-8"))
+        return from_json(storage.path(path).read_text())
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -52,11 +52,17 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     ``x`` is sharded. The same key gives the same mask.
 
     Args:
-      key: ``None`` turns dropout off, as in inference.
+      key: ``None`` turns dropout off, as in inference. An array [B] of keys has one for each of B
+        equal parts of the first dimension: the mask of a row then does not depend on the others.
     """
     if key is None or rate == 0.0:
         return x
-    keep = _hash_bits(key, x.shape) >= jnp.uint32(round(rate * 2**32))
+    if _several(key):
+        part = (x.shape[0] // len(key), *x.shape[1:])
+        bits = jax.vmap(lambda one: _hash_bits(one, part))(key).reshape(x.shape)
+    else:
+        bits = _hash_bits(key, x.shape)
+    keep = bits >= jnp.uint32(round(rate * 2**32))
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
@@ -84,8 +90,16 @@ def _mix(x: jax.Array, seed: jax.Array | int = 0) -> jax.Array:
 
 
 def split(key: jax.Array | None, n: int) -> list[jax.Array | None]:
-    """``n`` keys from one; ``None`` (no dropout) gives Nones."""
-    return [None] * n if key is None else list(jax.random.split(key, n))
+    """``n`` keys from one, or from an array of them; ``None`` (no dropout) gives Nones."""
+    if key is None:
+        return [None] * n
+    one = lambda key: jax.random.split(key, n)  # noqa: E731
+    return list(jax.vmap(one, out_axes=1)(key) if _several(key) else one(key))
+
+
+def _several(key: jax.Array) -> bool:
+    """Whether it is an array of keys, typed or raw."""
+    return jax.random.key_data(key).ndim > 1
 
 
 @jax.custom_vjp

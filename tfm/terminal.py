@@ -7,14 +7,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tfm import storage
+
 _log = logging.getLogger(__name__)
 _FORMAT = "%(asctime)s %(levelname).1s %(message)s"
+_DATE = "%Y-%m-%d %H:%M:%S"
 
 
 @functools.cache
@@ -30,7 +32,7 @@ def start_logging(level: int = logging.INFO) -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("tfm").setLevel(level)
     # tfds and orbax warn about the normal; of an error they print every step of its way up to us.
@@ -39,11 +41,24 @@ def start_logging(level: int = logging.INFO) -> None:
     sys.unraisablehook = lambda unraisable: _log.debug("%s", unraisable.exc_value)
 
 
+def speak_for(process: int, processes: int) -> None:
+    """Of several processes the first one logs; the others warn only, and say which one warns."""
+    if process == 0:
+        return
+    name = f"process {process} of {processes}: %(message)s"
+    for handler in logging.getLogger().handlers:
+        rich = isinstance(handler, RichHandler)
+        text = name if rich else _FORMAT.replace("%(message)s", name)
+        handler.setFormatter(logging.Formatter(text, _DATE))
+    logging.getLogger("tfm").setLevel(logging.WARNING)
+
+
 @contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
+def log_to_file(path: str | os.PathLike) -> Iterator[None]:
     """Appends tfm's log, from infos up, to a file too, while the block runs."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
+    file = storage.Growing(path)
+    handler = logging.StreamHandler(file)
+    handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
     logger = logging.getLogger("tfm")
     level = logger.level
     logger.addHandler(handler)
@@ -54,13 +69,13 @@ def log_to_file(path: Path) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
-        handler.close()
+        file.close()
 
 
 class Bar:
     """A progress bar on a terminal, nothing elsewhere; it shows a share and a short text."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, shown: bool = True) -> None:
         self._progress = Progress(
             TextColumn(title),
             BarColumn(),
@@ -68,7 +83,7 @@ class Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
             console=console(),
-            disable=not console().is_terminal,
+            disable=not (shown and console().is_terminal),
             transient=True,
         )
         self._task = self._progress.add_task(title, total=1.0, text="")

@@ -11,14 +11,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tfm import config, embeddings, incremental, transformer
+from tfm import config, embeddings, incremental, storage, transformer
 from tfm.config import Decode
 from tfm.data import pieces
 from tfm.data.tokenizer import BOS, EOS, Tokenizer, normalise
@@ -177,13 +177,13 @@ class Translator:
         return self._compiled[key]
 
 
-def load(folder: str | Path) -> Translator:
+def load(folder: str | PathLike) -> Translator:
     """Opens the folder of a run: the best weights so far, else those of the newest checkpoint.
 
     Raises:
       FileNotFoundError: no run there, or nothing saved yet.
     """
-    folder = Path(folder)
+    folder = storage.path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"model {folder}: no config.json there; is it a folder of a run?")
     settings = config.read(folder / "config.json")

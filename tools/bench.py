@@ -4,10 +4,11 @@
     python tools/bench.py decode    # Hugging Face Marian; CTranslate2 if installed
     python tools/bench.py data      # the packed stream against what a training step eats
     python tools/bench.py word2vec --text FILE ... --similarity FILE ...   # gensim
+    python tools/bench.py scaling   # tfm alone: 1, 2, 4, 8 devices along each axis of the mesh
 
-Needs the extra "bench". The sides run in turns, so that a slow spell of the machine hits them all;
-compare only within one run. Compile time is apart. ``--json FILE`` keeps everything. On Linux all
-sides have huge pages, as the ``tfm`` command has.
+Needs the extra "bench", but for the last. The sides run in turns, so that a slow spell of the
+machine hits them all; compare only within one run. Compile time is apart. ``--json FILE`` keeps
+everything. On Linux all sides have huge pages, as the ``tfm`` command has.
 """
 
 import importlib
@@ -27,15 +28,14 @@ import jax
 import numpy as np
 import tyro
 from peers import joeynmt as joey
-from peers import loop, measure, ours, shapes
+from peers import loop, measure, ours, scaling, shapes
 from peers.measure import Row, Side
 from peers.shapes import Shape
 
 from tfm import terminal
 from tfm.data import corpus
-from tfm.data.tokenizer import BOS
 from tfm.training.loop import open_data, resolve
-from tfm.word2vec import analysis
+from tfm.word2vec import analysis, training
 from tfm.word2vec.model import Config
 
 BEAM = 4
@@ -165,6 +165,7 @@ def word2vec(
         json: Where to keep the results.
     """
     words = _peer("gensim_words")
+    training.one_thread()  # as ``tfm embed train`` does
     sentences = words.read(text)
     pairs = {path.name: analysis.read_pairs(words.lines(path)) for path in similarity}
     rows = []
@@ -174,12 +175,42 @@ def word2vec(
     measure.report(rows, json)
 
 
+def scale(
+    axes: tuple[scaling.Axis, ...] = ("data", "fsdp", "tensor", "sequence"),
+    growths: tuple[scaling.Growth, ...] = ("strong", "weak"),
+    devices: tuple[int, ...] = (1, 2, 4, 8),
+    shape: Shape = shapes.SCALING,
+    rounds: int = 3,
+    repeats: int = 2,
+    json: Path | None = None,
+) -> None:
+    """The update on more and more devices: a table for every axis of the mesh.
+
+    On a CPU the devices are fake and share its cores: the ratio is what cutting an update into
+    parts costs, not a speed-up. GPUs and TPUs are real.
+
+    Args:
+        axes: Which axes of the mesh, each alone.
+        growths: strong: the same batch on all; weak: the same work for each.
+        devices: How many, the first to compare the others with.
+        shape: Sizes of the model and of one batch, or of one device's share of it.
+        rounds: Turns each side has.
+        repeats: Updates in a turn.
+        json: Where to keep the results.
+    """
+    rows = []
+    for growth in growths:
+        for axis in axes:
+            rows += scaling.measure(shape, axis, growth, devices, rounds, repeats)
+    measure.report(rows, json)
+
+
 def _training(
     shape: Shape, rounds: int, repeats: int, inner_dropout: float, compiled: bool
 ) -> list[Row]:
     """tfm and nn.Transformer on one shape."""
     torch_transformer = _peer("torch_transformer")
-    batch = _random_batch(shape)
+    batch = shapes.random_batch(shape)
     torch_side = partial(torch_transformer.training, shape, batch, inner_dropout)
     sides = [partial(ours.training, shape, batch, inner_dropout), partial(torch_side, False)]
     if compiled:
@@ -207,19 +238,6 @@ def _against_joeynmt(
             speeds["tfm"] += loop.loop_speeds(c, updates, log_every)
             speeds[peer] += joey.tokens_per_second(python, settings)
     return measure.from_speeds("whole training loop on real text, d=256 3+3 ff=1024 V=4000", speeds)
-
-
-def _random_batch(shape: Shape) -> dict[str, np.ndarray]:
-    """One sentence a row, no padding."""
-    rng = np.random.default_rng(0)
-    size = (shape.batch, shape.length)
-    source, target = rng.integers(4, shape.vocab, (2, *size), dtype=np.int32)
-    batch = {"source": source, "target": target, "target_input": np.roll(target, 1, axis=1)}
-    batch["target_input"][:, 0] = BOS
-    for side in ("source", "target"):
-        batch[f"{side}_segments"] = np.ones(size, np.int32)
-        batch[f"{side}_positions"] = np.broadcast_to(np.arange(size[1], dtype=np.int32), size)
-    return batch
 
 
 def _matrix_products() -> list[Callable[[], Side]]:
@@ -256,6 +274,7 @@ def main() -> int:
         "decode": decode,
         "data": data,
         "word2vec": word2vec,
+        "scaling": scale,
     }
     try:
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)

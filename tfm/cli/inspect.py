@@ -12,7 +12,7 @@ _log = logging.getLogger("tfm")
 
 def inspect(
     sentence: Annotated[str, tyro.conf.Positional],
-    model: Path,
+    model: str,
     reference: str | None = None,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     language: Literal["en", "zh"] = "en",
@@ -23,7 +23,7 @@ def inspect(
 
     Args:
         sentence: Text in the source language.
-        model: Folder of a run.
+        model: Folder of a run, local or in a bucket.
         reference: Somebody else's translation, to compare.
         output: The page, one HTML file; report.html if neither this nor --json is given.
         language: Of the page's own text.

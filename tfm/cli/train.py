@@ -6,30 +6,35 @@ from typing import Annotated
 
 import tyro
 
-from tfm import config
+from tfm import config, processes
 
 _log = logging.getLogger("tfm")
 
+_HOSTS = processes.Hosts()
 Experiment = Annotated[config.Config, tyro.conf.arg(name="")]
 
 
-def train(workdir: Path, experiment: Experiment) -> int:
+def train(workdir: str, experiment: Experiment, hosts: processes.Hosts = _HOSTS) -> int:
     """Train an experiment, or go on with it where it stopped.
 
     Args:
-        workdir: Folder of the run: config, tokenizers, checkpoints, log.
+        workdir: Folder of the run, local or in a bucket (gs://BUCKET/...): config, tokenizers,
+            checkpoints, log.
         experiment: Fields of the experiment file, to be overridden one by one.
+        hosts: The processes that share the run. Nothing need be set on one machine, a TPU pod or
+            Slurm.
     """
     from tfm.training import loop
 
-    outcome = loop.train(experiment, workdir)
+    with processes.joined(hosts) as group:
+        outcome = loop.train(experiment, workdir, group)
     metric = experiment.train.metric
     best = "" if outcome.best is None else f"; best dev {metric} {outcome.best:.2f}"
     _log.info(f"stopped at update {outcome.step:,}: {outcome.reason}{best}")
     return loop.SIGTERM_EXIT if outcome.interrupted else 0
 
 
-def check_data(experiment: Experiment, workdir: Path | None = None) -> int:
+def check_data(experiment: Experiment, workdir: str | None = None) -> int:
     """Look at an experiment's data before training on it.
 
     Shows lengths, duplicates, what would be dropped, pieces a word, the density of packed batches

@@ -18,7 +18,7 @@ LengthNorm = Literal["power", "gnmt"]
 
 
 def translate(
-    model: Path,
+    model: str,
     input: Path | None = None,
     output: Path | None = None,
     batch_size: int | None = None,
@@ -33,7 +33,7 @@ def translate(
     """Translate text, a line at a time: for every line in, one line out.
 
     Args:
-        model: Folder of a run.
+        model: Folder of a run, local or in a bucket.
         input: UTF-8 text, plain or .gz; stdin if not given.
         output: Where translations go; stdout if not given.
         batch_size: Sentences translated together. This and the next five default to the run's own.
@@ -78,11 +78,11 @@ def translate(
     return 0
 
 
-def score(model: Path, source: Path, target: Path) -> int:
+def score(model: str, source: Path, target: Path) -> int:
     """Print the natural-log probability of each target line given its source line.
 
     Args:
-        model: Folder of a run.
+        model: Folder of a run, local or in a bucket.
         source: UTF-8 text, a sentence a line, plain or .gz.
         target: Its translation, line by line.
     """
@@ -94,7 +94,7 @@ def score(model: Path, source: Path, target: Path) -> int:
 
 
 def evaluate(
-    model: Path,
+    model: str,
     source: Path,
     reference: Path,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -106,7 +106,7 @@ def evaluate(
     """Translate a test set; print BLEU and chrF with their signatures, and the speed.
 
     Args:
-        model: Folder of a run.
+        model: Folder of a run, local or in a bucket.
         source: UTF-8 text, a sentence a line, plain or .gz.
         reference: Human translations, line by line.
         as_json: Print one JSON object instead of lines.

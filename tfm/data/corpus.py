@@ -11,9 +11,7 @@ import functools
 import hashlib
 import importlib
 import io
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,22 +72,6 @@ def open_corpus(spec: tuple[str, ...], data: config.Data) -> Pairs:
 def cache_dir(data: config.Data) -> Path:
     """The folder of everything that can be made again from the corpora."""
     return Path(data.cache_dir or "~/.cache/tfm").expanduser()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is either whole or absent, even if the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp makes private files; a cache may be shared.
-        os.replace(temporary, path)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError):  # a full disk does not say which file was too much
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
 @dataclasses.dataclass(frozen=True)

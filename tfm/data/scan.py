@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-from tfm import config
+from tfm import config, storage
 from tfm.data import corpus, tokenizer
 
 _CHUNK = 16384  # Pairs tokenised at a time.
@@ -124,7 +124,7 @@ def _lengths(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> 
                 ids = tokenizers[side].encode_batch([pair[side] for pair in chunk])
                 column = [min(len(tokens), 65535) for tokens in ids]
                 lengths[start : start + len(chunk), side] = column
-        corpus.write_atomically(path, content)
+        storage.write_atomically(path, content)
     return np.load(path, mmap_mode="r")
 
 

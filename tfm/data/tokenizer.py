@@ -11,13 +11,14 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 import sentencepiece
+from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 
-from tfm import config
+from tfm import config, storage
 from tfm.data import corpus
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
@@ -99,14 +100,14 @@ class Tokenizer:
         return self.processor.encode(normalise(text), out_type=str)
 
 
-def load(path: str | Path) -> Tokenizer:
+def load(path: str | PathLike) -> Tokenizer:
     """Reads a SentencePiece model file.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: not a SentencePiece model, or one with other special ids than this package's.
     """
-    path = Path(path)
+    path = storage.path(path)
     if not path.is_file():
         raise FileNotFoundError(f"tokenizer {path}: no such file")
     content = path.read_bytes()
@@ -131,7 +132,7 @@ def train(
     settings: config.Tokenizer,
     language: str,
     size: int,
-    path: str | Path,
+    path: str | PathLike,
 ) -> Tokenizer:
     """Trains a vocabulary, writes it to ``path`` (whole or not at all) and loads it.
 
@@ -168,12 +169,12 @@ def train(
         )
     except RuntimeError as error:
         raise ValueError(_advice(str(error), language, size, next(counter))) from error
-    corpus.write_atomically(Path(path), model.getvalue())
+    storage.write_atomically(path, model.getvalue())
     return load(path)
 
 
 def prepare(
-    settings: config.Config, pairs: corpus.Pairs, folder: str | Path
+    settings: config.Config, pairs: corpus.Pairs, folder: str | PathLike
 ) -> tuple[Tokenizer, Tokenizer]:
     """The tokenizers of a run: trained on ``pairs`` into ``folder`` at first, loaded afterwards.
 
@@ -187,7 +188,7 @@ def prepare(
         failed (see ``train``).
     """
     spec, languages = settings.tokenizer, (settings.data.source, settings.data.target)
-    folder = Path(folder)
+    folder = storage.path(folder)
     stale = ("source", "target") if spec.joint else ("joint",)
     for name in stale:
         if (folder / f"{name}.model").exists():
@@ -223,7 +224,7 @@ def _sentences(pairs: corpus.Pairs, columns: tuple[int, ...], most: int) -> Iter
             yield from (pair[column] for column in columns)
 
 
-def _checked(kept: Tokenizer, spec: config.Tokenizer, size: int, path: Path) -> Tokenizer:
+def _checked(kept: Tokenizer, spec: config.Tokenizer, size: int, path: epath.Path) -> Tokenizer:
     """Returns ``kept`` if it is what the config asks for; char and word may hold fewer pieces."""
     have = (kept.kind, kept.byte_fallback, kept.size)
     fewer_is_fine = spec.kind in ("char", "word") and kept.size <= size

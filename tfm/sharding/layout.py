@@ -4,10 +4,10 @@ A plain table rather than Flax's ``logical_to_mesh_axes``, which replicates an a
 where a name is misspelt or wants a mesh axis a second time. Here both are errors.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Over which axes of the mesh a dimension is cut."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """A mesh and the rules to it; without a mesh every method leaves things as they are.
 
@@ -107,16 +107,20 @@ class Layout:
         """``spec`` on the mesh; None without one, which leaves the place to ``jit``."""
         return self.mesh and NamedSharding(self.mesh, self.spec(names, shape, what))
 
+    @functools.cached_property
+    def _cuts_nothing(self) -> bool:
+        return not self.cuts(*self._rules)
+
     def place(self, x: jax.Array, *names: str | None) -> jax.Array:
         """``x``, told to the compiler to live where the names of its dimensions say."""
         if self.mesh is None:
             return x
         sharding = self.sharding(names, x.shape)
-        return lax.with_sharding_constraint(x, sharding) if self.mesh.size > 1 else x
+        return x if self._cuts_nothing else lax.with_sharding_constraint(x, sharding)
 
     def place_like(self, tree: Tree, declaration: Tree) -> Tree:
         """``place`` for a tree of parameters or their gradients."""
-        if self.mesh is None or self.mesh.size == 1:
+        if self._cuts_nothing:
             return tree
         places = jax.tree.map(lambda x: x.sharding, self.describe(tree, declaration))
         return jax.tree.map(lax.with_sharding_constraint, tree, places)
@@ -185,6 +189,27 @@ class Layout:
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         copies = jax.jit(_same, out_shardings=everywhere)(tree)
         return jax.tree.map(lambda x: x.addressable_data(0), copies)
+
+    def apart(self, body: Callable[["Layout", Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
+        """``body`` run by every part of mesh.data by itself, and the sum of what they give.
+
+        Where the mesh has other axes too, ``body`` runs once, on everything: XLA in jax 0.12
+        aborts on a gather from a table cut by one axis when another is out of its hands.
+
+        Args:
+          body: (layout, shared, rows) → arrays to be summed. Of ``rows``, whose first dimension is
+            a batch, it gets one part, and then a layout that cuts nothing.
+        """
+        if self.mesh is None or {axis for axis, n in self.mesh.shape.items() if n > 1} != {"data"}:
+            return functools.partial(body, self)
+        alone = dataclasses.replace(self, rules=tuple((name, ()) for name, _ in self.rules))
+        return jax.shard_map(
+            lambda shared, rows: lax.psum(body(alone, shared, rows), "data"),
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), PartitionSpec("data")),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
 
     # What follows serves functions that name their communication: the body of ``local``.
 

@@ -64,7 +64,8 @@ def make(wanted: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.shard
     """The mesh of devices, the first ones where it does not take them all.
 
     Raises:
-      ValueError: it does not fit, or leaves devices of other processes out.
+      ValueError: it does not fit, leaves devices of other processes out, or its sizes are no
+        products of those of a TPU's torus.
     """
     devices = jax.devices() if devices is None else devices
     sizes = resolve(wanted, len(devices))
@@ -77,7 +78,10 @@ def make(wanted: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.shard
         )
     # Auto: with Explicit axes, the default, a plain gather from a sharded table is an error.
     types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices[:used])
+    try:
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices[:used])
+    except NotImplementedError as error:  # each axis must take whole dimensions of a TPU's torus
+        raise ValueError(f"mesh: no such grid of these devices: {error}") from error
 
 
 def describe(mesh: jax.sharding.Mesh) -> str:

@@ -5,12 +5,12 @@ import hashlib
 import itertools
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from os import PathLike
 
 import jax
 import numpy as np
 
-from tfm import config, params, transformer
+from tfm import config, params, storage, transformer
 from tfm.data import corpus, stream, tokenizer
 from tfm.data import scan as scanning
 from tfm.training import loop, optimizer, step
@@ -19,7 +19,7 @@ _RATIO = 3.0  # One side this much longer than usual, in tokens, is seldom a tra
 _BATCHES = 20
 
 
-def report(c: config.Config, folder: Path | None) -> str:
+def report(c: config.Config, folder: str | PathLike | None) -> str:
     """A page of text about the corpora of an experiment and what training on them needs.
 
     Args:
@@ -27,7 +27,7 @@ def report(c: config.Config, folder: Path | None) -> str:
       folder: of a run whose tokenizers to use; None trains them in a temporary folder.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        data = loop.open_data(c, folder or Path(temporary))
+        data = loop.open_data(c, storage.path(folder or temporary))
     c = loop.resolve(c, data)
     seen: dict[str, np.ndarray] = {}
     sections = []

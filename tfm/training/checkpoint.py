@@ -6,27 +6,27 @@ saved beside them (``manifest.py``) does.
 """
 
 import contextlib
-import gc
 import logging
-import os
-import re
-import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, Literal
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
-from tfm.training import manifest
+from tfm import storage
+from tfm.training import manifest, newest
+from tfm.training.newest import Found, Tree
 
-Tree = Any  # any pytree of arrays
-MakeTarget = Callable[[manifest.Manifest, str], Tree]  # (manifest, whose) -> what to read
+Outcome = Literal["done", "again", "without"]  # saved, to be tried again, not saved
 
 _log = logging.getLogger(__name__)
+
+_SEVERITY = (None, "passing", "full", "lasting")  # of all processes' troubles the worst counts
 
 # Lightweight: a step whose deletion was cut short is not looked into before its turn comes.
 _OPTIONS = {"save_root_metadata": False, "lightweight_initialize": True}
@@ -36,17 +36,34 @@ class Checkpoints:
     """The checkpoints of one run: a folder that holds one folder per step.
 
     Use it as a context manager, or call ``close``. One process (or one group of jax processes)
-    writes to a folder at a time; all processes of a group call every method.
+    writes to a folder at a time; all processes of a group call every method, in the same order.
+
+    A save that fails for a moment (``storage.trouble`` says which) is tried again, by ``save``
+    while it has the state. What fails later, in the background, is told by ``failed``: the caller
+    then saves the newer state it has.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+    def __init__(
+        self,
+        folder: str | PathLike,
+        keep: int = 2,
+        *,
+        tries: int = 5,
+        pause: float = 1.0,
+        on_full_disk: Literal["stop", "go_on"] = "stop",
+    ) -> None:
         """Opens the folder, made if absent, and clears what an unfinished save left there.
 
         Args:
           folder: a local path or a bucket's ("gs://...").
           keep: how many of the newest steps stay. Two let a damaged newest one be replaced.
+          tries: failures in a row that are too many.
+          pause: seconds after the first failure, doubled after each more.
+          on_full_disk: "stop" raises OSError, "go_on" warns and leaves it at that.
         """
         self._folder = _absolute(folder)
+        self._tries, self._pause, self._on_full_disk = tries, pause, on_full_disk
+        self._failures, self._in_background = 0, False
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -58,7 +75,7 @@ class Checkpoints:
         """The newest step there is, whole or damaged; None when there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Tree, position: dict[str, Any]) -> None:
+    def save(self, step: int, state: Tree, position: dict[str, Any], *, wait: bool = False) -> bool:
         """Starts to save; returns as soon as ``state`` may be overwritten or donated.
 
         A step that is saved already is not saved again: the same step holds the same state.
@@ -69,15 +86,20 @@ class Checkpoints:
             key follows from the seed and the step.
           position: whatever else it takes to go on, JSON-able: the data stream's state, seconds
             spent, the best metric, the early-stopping count.
+          wait: return when it is on disk.
+
+        Returns:
+          True, or False where the disk is full and the run is to go on.
 
         Raises:
           ValueError: the folder holds a later step: restore it, or save elsewhere.
-          OSError: this save could not start or the one before it failed, for instance on a full
-            disk. The checkpoints finished earlier are intact, and the run may go on and save later.
+          OSError: this save or the one before it failed, for good or too often. The checkpoints
+            finished earlier are intact, and the run may go on and save later.
         """
+        self._settle()
         latest = self.latest()
         if latest == step:
-            return
+            return True
         if latest is not None and latest > step:
             raise ValueError(
                 f"checkpoints {self._folder}: cannot save step {step} after step {latest}; "
@@ -87,9 +109,20 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(state),
             manifest=ocp.args.JsonSave(manifest.make(state, position)),
         )
-        self._writing(lambda: self._manager.save(step, args=args, force=True))
+        while (outcome := self._start(step, args, wait)) == "again":
+            pass
+        return outcome == "done"
 
-    def restore(self, abstract_state: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
+    def failed(self) -> bool:
+        """Whether the save in the background came to nothing, so that another is due.
+
+        The pause before that try is made here. Raises OSError as ``save`` does.
+        """
+        if not self._in_background or _largest(self._manager.is_saving_in_progress()):
+            return False
+        return self._settle() == "again"
+
+    def restore(self, abstract_state: Tree) -> Found | None:
         """Reads the newest checkpoint that is whole, and sets damaged newer ones aside.
 
         A damaged checkpoint is reported by one warning, and its folder renamed to
@@ -114,7 +147,7 @@ class Checkpoints:
             manifest.check_target(listed, target, where)
             return target
 
-        found, damaged = _newest_whole(self._manager, self._folder, make_target)
+        found, damaged = newest.whole(self._manager, self._folder, make_target)
         if found is None:
             return None
         for step, reason in damaged:
@@ -129,12 +162,8 @@ class Checkpoints:
         return found
 
     def wait(self) -> None:
-        """Blocks until the save in progress is on disk.
-
-        Raises:
-          OSError: it failed; the checkpoints finished earlier are intact.
-        """
-        self._writing(self._manager.wait_until_finished)
+        """Blocks until the save in progress is on disk; OSError if it fails, and others stay."""
+        self._settle(may_try_again=False)
 
     def close(self) -> None:
         """Waits, then ends the threads that save. Raises as ``wait`` does."""
@@ -149,16 +178,50 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _writing(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except Exception as error:  # from whatever storage, through tensorstore
-            self._manager.reload()
-            self._clear_unfinished()
-            raise OSError(
-                f"checkpoints {self._folder}: saving failed ({_brief(error)}); "
-                f"the newest one is {_step_or_none(self.latest())}"
-            ) from error
+    def _start(self, step: int, args: ocp.args.Composite, wait: bool) -> Outcome:
+        """Starts a save. What goes wrong so early is mended by one process only if it is alone:
+        the others stand at orbax's next barrier, and end when this one does not come.
+        """
+        error = _caught(lambda: self._manager.save(step, args=args, force=True))
+        if error is not None:
+            return self._judge(error, storage.trouble(error), jax.process_count() == 1)
+        self._in_background = True
+        return self._settle() if wait else "done"
+
+    def _settle(self, may_try_again: bool = True) -> Outcome:
+        """Waits for the save in the background; all processes come to the same conclusion.
+
+        None waits for ever: orbax gives up on processes that do not come to its barriers.
+        """
+        if not self._in_background:
+            return "done"
+        self._in_background = False
+        error = _caught(self._manager.wait_until_finished)
+        worst = _SEVERITY[_largest(_SEVERITY.index(error and storage.trouble(error)))]
+        if worst is None:
+            self._failures = 0
+            return "done"
+        return self._judge(error or OSError("in another process"), worst, may_try_again)
+
+    def _judge(self, error: Exception, trouble: storage.Trouble, may_try_again: bool) -> Outcome:
+        """Says what went wrong, and pauses before another try or raises."""
+        self._manager.reload()
+        self._clear_unfinished()
+        latest = self.latest()
+        message = (
+            f"checkpoints {self._folder}: saving failed ({storage.reason(error)}); "
+            f"the newest one is {'none' if latest is None else f'step {latest}'}"
+        )
+        if trouble == "full" and self._on_full_disk == "go_on":
+            _log.warning(f"{message}; going on without, as train.on_full_disk says")
+            return "without"
+        self._failures += 1
+        if trouble != "passing" or not may_try_again or self._failures >= self._tries:
+            raise OSError(message) from error
+        pause = self._pause * 2 ** (self._failures - 1)
+        _log.warning(f"{message}; try {self._failures + 1} of {self._tries} in {pause:g} s")
+        time.sleep(pause)
+        return "again"
 
     def _clear_unfinished(self) -> None:
         if jax.process_index() == 0:
@@ -168,7 +231,7 @@ class Checkpoints:
                     path.rmtree()
 
 
-def load(folder: str | Path, only: Sequence[str] = ()) -> tuple[int, Tree, dict[str, Any]]:
+def load(folder: str | PathLike, only: Sequence[str] = ()) -> Found:
     """Reads the newest whole checkpoint without knowing what is in it, on any kind of device.
 
     This is how a translator reads weights: it changes nothing in the folder.
@@ -191,7 +254,7 @@ def load(folder: str | Path, only: Sequence[str] = ()) -> tuple[int, Tree, dict[
     with ocp.CheckpointManager(
         path, options=ocp.CheckpointManagerOptions(create=False, **_OPTIONS)
     ) as manager:
-        found, damaged = _newest_whole(
+        found, damaged = newest.whole(
             manager, path, lambda listed, _: manifest.numpy_tree(listed, only)
         )
     if found is None:
@@ -199,71 +262,6 @@ def load(folder: str | Path, only: Sequence[str] = ()) -> tuple[int, Tree, dict[
     for step, reason in damaged:
         _log.warning(f"checkpoint {path / str(step)} is damaged ({reason}): reading {found[0]}")
     return found
-
-
-def _newest_whole(
-    manager: ocp.CheckpointManager, folder: epath.Path, make_target: MakeTarget
-) -> tuple[tuple[int, Tree, dict[str, Any]] | None, list[tuple[int, str]]]:
-    """((step, state, position) or None, [(damaged step, reason)]), newest first."""
-    damaged = []
-    with _hushed():
-        for step in sorted(manager.all_steps(), reverse=True):
-            try:
-                return (step, *_read(manager, folder, step, make_target)), damaged
-            except manifest.Disagreement:
-                raise
-            except Exception as error:  # damaged files fail in every way there is
-                damaged.append((step, _brief(error)))
-                time.sleep(0.2)  # for its other reads to end while they are hushed
-    if damaged:
-        reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged)
-        raise ValueError(
-            f"checkpoints {folder}: none can be read ({reasons}); "
-            "move the folder away to start anew"
-        )
-    return None, []
-
-
-def _read(
-    manager: ocp.CheckpointManager,
-    folder: epath.Path,
-    step: int,
-    make_target: MakeTarget,
-) -> tuple[Tree, dict[str, Any]]:
-    """(state, position) of one step, or any error whatever."""
-    if not (folder / str(step) / "manifest").is_dir():  # orbax would return None, and log it
-        raise ValueError("it has no manifest")
-    args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
-    listed = manager.restore(step, args=args).manifest
-    manifest.check_itself(listed)
-    target = make_target(listed, f"checkpoint {folder / str(step)}")
-    # Partial: what holds no array (None, an empty optimizer state) is not asked for on disk.
-    restore = ocp.args.PyTreeRestore(
-        target,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-        partial_restore=True,
-    )
-    state = manager.restore(step, args=ocp.args.Composite(state=restore)).state
-    manifest.check_data(listed, state)
-    return state, listed["position"]
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Drops what orbax's other reads say when one fails and their event loop is closed.
-
-    They print tracebacks that nothing can catch, where one line names the damage.
-    """
-    hook, asyncio_log = sys.unraisablehook, logging.getLogger("asyncio")
-    level = asyncio_log.level
-    sys.unraisablehook = lambda unraisable: _log.debug("%s", unraisable.exc_value)
-    asyncio_log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        gc.collect()  # the reads that failed speak when they are collected
-        sys.unraisablehook = hook
-        asyncio_log.setLevel(level)
 
 
 def _placed(x: Any) -> jax.ShapeDtypeStruct:
@@ -281,15 +279,21 @@ def _rename(old: epath.Path, new: epath.Path) -> None:
     ocp.multihost.sync_global_processes(f"tfm:rename:{old}")
 
 
-def _absolute(folder: str | Path) -> epath.Path:
-    return epath.Path(folder).expanduser().absolute()
+def _absolute(folder: str | PathLike) -> epath.Path:
+    path = storage.path(folder)
+    return path if path.is_absolute() else path.absolute()  # absolute() knows no buckets
 
 
-def _brief(error: Exception) -> str:
-    if code := re.search(r"os_error_code='(\d+)'", str(error)):
-        return os.strerror(int(code[1]))  # tensorstore says at length what it was doing
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …")
+def _caught(action: Callable[[], Any]) -> Exception | None:
+    try:
+        action()
+    except Exception as error:  # from whatever storage, through tensorstore
+        return error
+    return None
 
 
-def _step_or_none(step: int | None) -> str:
-    return "none" if step is None else f"step {step}"
+def _largest(number: int) -> int:
+    """The largest of all processes' numbers; all must ask, at the same place."""
+    if jax.process_count() == 1:
+        return int(number)
+    return int(multihost_utils.process_allgather(np.int32(number)).max())

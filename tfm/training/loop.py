@@ -10,42 +10,27 @@ import functools
 import logging
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
+from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
-from tfm import config, params, sharding, terminal, transformer
-from tfm.data import corpus, stream, tokenizer
-from tfm.data import scan as scanning
-from tfm.terminal import Stopwatch, duration
+from tfm import config, params, processes, sharding, storage, terminal, transformer
+from tfm.data import stream
+from tfm.terminal import Stopwatch
 from tfm.training import checkpoint, optimizer, start, step
+from tfm.training.opening import Data, check_same, open_data, resolve
+from tfm.training.progress import Progress
 from tfm.training.record import Record
+from tfm.training.signals import BrokenOff, Signals
 from tfm.training.validation import Validation
 
 _log = logging.getLogger(__name__)
 
 SIGTERM_EXIT = 128 + signal.SIGTERM
 """Exit code of a run that was told to stop, saved, and can go on."""
-
-_MAY_CHANGE = (
-    "train.stop", "train.log_every", "train.validate_every", "train.checkpoint_every",
-    "train.patience", "train.dev_limit", "train.dev_beam", "train.bad_steps", "train.loss_chunk",
-    "decode", "mesh", "data.test", "data.cache_dir", "model.unroll", "model.remat", "model.lookup",
-    "model.implementation",
-)  # fmt: skip
-
-
-class Data(NamedTuple):
-    """What training reads."""
-
-    pairs: corpus.Pairs
-    scan: scanning.Scan
-    dev: corpus.Pairs | None
-    tokenizers: scanning.Tokenizers
 
 
 class Outcome(NamedTuple):
@@ -64,93 +49,62 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
-@dataclass
-class Progress:
-    """What a run must remember besides weights and data position; saved with each checkpoint."""
-
-    elapsed: float = 0.0
-    pairs: int = 0
-    best: float | None = None
-    since_best: int = 0
-    validated: int = -1
-
-
-def train(c: config.Config, folder: str | Path) -> Outcome:
+def train(
+    c: config.Config, folder: str | PathLike, group: processes.Group = processes.ALONE
+) -> Outcome:
     """Trains until ``c.train.stop``, early stopping or SIGTERM.
+
+    Of several processes all call it, and process 0 writes the log, the record and the like.
 
     Raises:
       ValueError: settings, data or a kept run that do not fit together.
       FloatingPointError: ``c.train.bad_steps`` updates in a row had no finite loss.
       OSError: a checkpoint could not be written.
     """
-    folder = Path(folder)
+    folder = storage.path(folder)
     config.parse_stop(c.train.stop)
-    folder.mkdir(parents=True, exist_ok=True)
+    group.check_shared(folder)
     with ExitStack() as stack:
-        stack.enter_context(terminal.log_to_file(folder / "log.txt"))
-        data = open_data(c, folder)
+        if group.first:
+            stack.enter_context(terminal.log_to_file(folder / "log.txt"))
+        data = open_data(c, folder, group)
         c = resolve(c, data)
-        _check_same(c, folder / "config.json")
-        run = _Run(c, folder, data, stack)
+        check_same(c, folder / "config.json")
+        run = _Run(c, folder, data, group, stack)
         # Now that the settings are known to work: they bind all that comes after.
-        corpus.write_atomically(folder / "config.json", config.to_json(c).encode())
+        if group.first:
+            storage.write_atomically(folder / "config.json", config.to_json(c).encode())
         return run.go()
-
-
-def open_data(c: config.Config, folder: Path) -> Data:
-    """Opens the corpora, trains tokenizers where there are none, and says what is dropped."""
-    pairs = corpus.open_corpus(c.data.train, c.data)
-    dev = corpus.open_corpus(c.data.dev, c.data) if c.data.dev else None
-    start = time.monotonic()
-    tokenizers = tokenizer.prepare(c, pairs, folder / "tokenizers")
-    scan = scanning.scan(pairs, tokenizers, c.data)
-    _log.info(f"training data: {scan.report()} ({duration(time.monotonic() - start)})")
-    return Data(pairs, scan, dev, tokenizers)
-
-
-def resolve(c: config.Config, data: Data) -> config.Config:
-    """Fills in what follows from the data: vocabulary sizes and row lengths.
-
-    Raises:
-      ValueError: a row can hold a sentence longer than the table of learned positions.
-    """
-    source, target = data.tokenizers
-    longest = max(data.scan.source_length, data.scan.target_length)
-    if c.model.positions == "learned" and longest > c.model.max_length:
-        raise ValueError(
-            f"model.max_length {c.model.max_length}: rows hold up to {longest} tokens a sentence; "
-            "raise it, or lower data.source_length and data.target_length"
-        )
-    model = dataclasses.replace(c.model, source_vocab=source.size, target_vocab=target.size)
-    return dataclasses.replace(c, model=model, data=data.scan.resolved(c.data))
-
-
-def _check_same(c: config.Config, path: Path) -> None:
-    """Raises ValueError if ``path`` keeps the config of another run."""
-    if not path.exists():
-        return
-    kept = config.read(path)
-    for name, old, new in config.differences(kept, c):
-        if not name.startswith(_MAY_CHANGE):
-            raise ValueError(
-                f"{path.parent} holds a run with {name} {old!r}, now {new!r}: "
-                "set it back to go on, or train in another --workdir"
-            )
 
 
 class _Run:
     """One process's part of a run, from where it stands to the end."""
 
-    def __init__(self, c: config.Config, folder: Path, data: Data, stack: ExitStack) -> None:
-        self.c, self.folder, self.data = c, folder, data
+    def __init__(
+        self,
+        c: config.Config,
+        folder: epath.Path,
+        data: Data,
+        group: processes.Group,
+        stack: ExitStack,
+    ) -> None:
+        self.c, self.folder, self.data, self.group = c, folder, data, group
+        group.at("opening the checkpoints", 10)
         declaration = transformer.declare(c.model)
         self.rate = optimizer.schedule(c.optimizer)
         rule = optimizer.make(c.optimizer, declaration)
         self.layout = sharding.Layout(sharding.make(c.mesh))
         self.update = step.jit_update(c, rule, self.layout)
-        self.checkpoints = stack.enter_context(checkpoint.Checkpoints(folder / "checkpoints"))
-        self.best = stack.enter_context(checkpoint.Checkpoints(folder / "best", keep=1))
-        host, hosts = self.layout.share()
+        patience = {
+            "tries": c.train.save_tries,
+            "pause": c.train.save_pause,
+            "on_full_disk": c.train.on_full_disk,
+        }
+        self.checkpoints, self.best = (
+            stack.enter_context(checkpoint.Checkpoints(folder / name, keep, **patience))
+            for name, keep in (("checkpoints", 2), ("best", 1))
+        )
+        host, self.hosts = self.layout.share()
         self.batches = stream.batches(
             data.pairs,
             data.scan,
@@ -159,16 +113,19 @@ class _Run:
             nbest=c.tokenizer.sample_nbest,
             alpha=c.tokenizer.sample_alpha,
             host=host,
-            hosts=hosts,
+            hosts=self.hosts,
         )
         stack.callback(self.batches.close)
-        self.state, self.progress = self._begin(rule)
+        self.state, self.progress, unfinished = self._begin(rule)
         self.step = int(self.state.step)
-        self.record = Record(folder, self.step, c.data.rows * c.data.target_length)
+        cells = c.data.rows * c.data.target_length
+        self.record = Record(
+            folder, self.step, self.progress.validated, cells, unfinished, writes=group.first
+        )
         stack.callback(self.record.close)
         self.validation = None
         if data.dev is not None:
-            self.validation = Validation(c, folder, data.dev, data.tokenizers)
+            self.validation = Validation(c, folder, data.dev, data.tokenizers, group)
         _log.info(
             f"{params.count(declaration):,} parameters on {sharding.describe(self.layout.mesh)}, "
             f"activations in {transformer.compute_dtype(c.model)}; batches of {c.data.rows} rows"
@@ -178,8 +135,8 @@ class _Run:
             name, why = transformer.implementation(c.model, length, length)
             _log.info(f"attention computed by {name}: {why}")
 
-    def _begin(self, rule: Any) -> tuple[step.State, Progress]:
-        """The newest checkpoint's state, or a fresh one."""
+    def _begin(self, rule: Any) -> tuple[step.State, Progress, list[list[float]]]:
+        """The newest checkpoint's state, or a fresh one; progress; metrics not yet recorded."""
         wanted = step.abstract_state(self.c, rule, self.layout)
         found = self.checkpoints.restore(wanted)
         if found is None:
@@ -187,53 +144,78 @@ class _Run:
             init = functools.partial(step.init_state, self.c, rule)
             fresh = jax.jit(init, out_shardings=places)()
             fresh = start.with_vectors(fresh, self.c, self.data.tokenizers)
-            return jax.device_put(fresh, places), Progress()
+            return jax.device_put(fresh, places), Progress(), []
         at, state, position = found
         self.batches.set_state(position["data"])
         _log.info(f"going on from update {at:,} in {self.folder}")
-        return state, Progress(**position["progress"])
+        return state, Progress(**position["progress"]), position.get("metrics", [])
 
     def go(self) -> Outcome:
         """Trains to the end; returns how it ended."""
         watch = Stopwatch(self.progress.elapsed)
-        reason = self._reason_to_stop(watch)
-        if reason:
+        reason = self.progress.reason_to_stop(*self._so_far(self.progress.elapsed))
+        if reason and not self.progress.owed:
             return Outcome(self.step, f"nothing left to do: {reason}", self.progress.best, False)
-        compiled, pending = None, None
-        with _told_to_stop() as told, terminal.Bar("training") as bar:
-            while not reason and not told:
+        compiled, pending, due = None, None, False
+        alone = self.group.count == 1
+        with Signals(alone) as signals, terminal.Bar("training", self.group.first) as bar:
+            if self.progress.owed:
+                self._validate(signals)
+            while not reason and not signals.told:
+                self.group.at(f"reading the batch of update {self.step + 1:,}")
                 batch = next(self.batches)
-                if compiled is None:
-                    compiled = self._compile()
+                times = 1 if compiled else 10
+                compiled = compiled or self._compile()
+                self.group.at(f"in update {self.step + 1:,}", times)
+                # Asked ahead of the update, so that the answer is there while it is worked on.
+                pairs = batch["target_segments"].max(axis=1).sum()
+                facts = [pairs, signals.number, watch.seconds]
+                asked, count = self.group.ask(facts, self.state.step)
+                self.state = self.state.replace(step=count)
                 rows = {name: self.layout.put(x, "batch", "length") for name, x in batch.items()}
                 self.state, metrics = compiled(self.state, rows)
                 self.step += 1
-                self.progress.pairs += int(batch["target_segments"].max(axis=1).sum())
                 # The device works on this update while the host looks at the one before.
                 self._take(pending)
                 pending = self.step, metrics
+                seconds = self._hear(asked, signals)
                 if self.step % self.c.train.log_every == 0:
                     self._take(pending)
                     pending = None
                     rate = float(self.rate(self.step - 1))
                     words = self.record.log(self.step, self._epochs(), watch.seconds, rate)
-                    bar.show(self._share(watch), words)
+                    bar.show(self.progress.share(*self._so_far(seconds)), words)
+                    due = self.checkpoints.failed()
                 if self.step % self.c.train.validate_every == 0:
-                    self._validate()
-                reason = self._reason_to_stop(watch)
-                if self.step % self.c.train.checkpoint_every == 0 and not reason:
+                    self._validate(signals)
+                reason = self.progress.reason_to_stop(*self._so_far(seconds))
+                due = due or self.step % self.c.train.checkpoint_every == 0
+                if due and not reason and not signals.told:
+                    self._take(pending)
+                    pending, due = None, False
                     self._save(watch)
             self._take(pending)
-        if reason and self.progress.validated != self.step:
-            self._validate()
-        self._save(watch)
-        self.checkpoints.wait()
-        if reason:
+            if reason and self.progress.validated != self.step:
+                self._validate(signals)
+            self._save(watch, wait=True)
+        if reason and not self.progress.owed:
             return Outcome(self.step, reason, self.progress.best, interrupted=False)
-        reason = f"told to stop by {told[0]}; the same command goes on"
+        reason = f"told to stop by {signals.told}; the same command goes on"
         return Outcome(self.step, reason, self.progress.best, interrupted=True)
 
+    def _hear(self, asked: Any, signals: Signals) -> float:
+        """Counts the pairs of all processes, and tells ``signals`` if one of them got any.
+
+        Returns the seconds on one process's clock. All hear the same, so all end together.
+        """
+        pairs, numbers, seconds = jax.device_get(asked).T
+        # Every row is counted by as many devices as its process has, and others that hold it.
+        self.progress.pairs += int(pairs.sum(dtype=int)) * self.hosts // len(pairs)
+        signals.agree(int(numbers.max()))
+        return float(seconds[0])
+
     def _compile(self) -> Any:
+        self.group.at("compiling the update", 10)
         began = time.perf_counter()
         batch = step.abstract_batch(self.c, self.layout)
         compiled = self.update.lower(self.state, batch).compile()
@@ -253,81 +235,61 @@ class _Run:
                 f"{metrics.gradient_norm} skipped ({bad} in a row)"
             )
             if bad >= self.c.train.bad_steps:
-                latest = self.checkpoints.latest()
+                at = self.checkpoints.latest()
+                newest = f"the newest checkpoint is of update {at or 0:,}"
                 raise FloatingPointError(
                     f"{bad} updates in a row, up to {update:,}, had no finite loss or gradient: "
                     "lower optimizer.learning_rate, raise optimizer.warmup or set optimizer.clip; "
-                    + (
-                        "there is no checkpoint"
-                        if latest is None
-                        else f"the newest checkpoint is of update {latest:,}"
-                    )
+                    + ("there is no checkpoint" if at is None else newest)
                 )
 
     def _epochs(self) -> float:
         return self.progress.pairs / len(self.data.scan.kept)
 
-    def _share(self, watch: Stopwatch) -> float:
-        """How much of ``train.stop`` is done."""
-        done = {"u": self.step, "e": self._epochs(), "m": watch.seconds / 60}
-        limits = config.parse_stop(self.c.train.stop)
-        return max(done[unit] / amount for unit, amount in limits.items())
+    def _so_far(self, seconds: float) -> tuple[config.Train, int, float, float]:
+        """What ``Progress`` is asked about."""
+        return self.c.train, self.step, self._epochs(), seconds
 
-    def _reason_to_stop(self, watch: Stopwatch) -> str:
-        patience, since = self.c.train.patience, self.progress.since_best
-        if patience and since >= patience:
-            return f"no better {self.c.train.metric} in {since} validations"
-        return f"train.stop {self.c.train.stop} reached" if self._share(watch) >= 1 else ""
-
-    def _save(self, watch: Stopwatch) -> None:
+    def _save(self, watch: Stopwatch, wait: bool = False) -> None:
+        self.group.at(f"saving update {self.step:,}", 10)
         self.progress.elapsed = watch.seconds
         position = {
             "data": stream.gather(self.batches.get_state()),
             "progress": dataclasses.asdict(self.progress),
+            "metrics": self.record.unfinished(),
         }
-        self.checkpoints.save(self.step, self.state, position)
+        self.checkpoints.save(self.step, self.state, position, wait=wait)
 
-    def _validate(self) -> None:
-        """Scores the dev set, and saves the weights if they are best."""
-        self.progress.validated = self.step
+    def _validate(self, signals: Signals) -> None:
+        """Scores the dev set, and saves the weights if they are best. When told to stop it is
+        broken off, and done by whoever goes on: saving comes first.
+        """
         if self.validation is None:
+            self.progress.validated = self.step
             return
-        with self.record.training_time.paused():
-            scores = self.validation.scores(self.step, self.layout.whole(self.state.weights))
+        self.group.at(f"validating update {self.step:,}", 10)
+        try:
+            self.progress.owed = True
+            with self.record.training_time.paused(), signals.may_break_off():
+                scores = self.validation.scores(self.step, self.layout.whole(self.state.weights))
+        except BrokenOff:
+            return
+        self.progress.validated, self.progress.owed = self.step, False
         self.record.write(self.step, {f"dev/{name}": value for name, value in scores.items()})
-        value = scores[self.c.train.metric]
-        sign = -1 if self.c.train.metric == "loss" else 1
-        best = self.progress.best
-        better = best is None or sign * value > sign * best
+        metric = self.c.train.metric
+        better = self.progress.is_better(self.c.train, scores[metric])
         _log.info(
             f"update {self.step:,} | dev loss {scores['loss']:.3f} | BLEU {scores['bleu']:.2f} | "
             f"chrF {scores['chrf']:.2f} | exact {scores['exact']:.1f} %"
             + (" | best so far" if better else "")
         )
         if better:
-            self.progress.best, self.progress.since_best = value, 0
+            self.progress.since_best = 0
             # Numbered apart from updates: a resumed run may come by the same update again.
-            info = {"update": self.step, self.c.train.metric: value}
-            self.best.save((self.best.latest() or 0) + 1, self.state.weights, info)
-            self.best.wait()  # before a checkpoint can tell of it
+            number = (self.best.latest() or 0) + 1
+            info = {"update": self.step, metric: scores[metric]}
+            # It is on disk before a checkpoint can tell of it.
+            if self.best.save(number, self.state.weights, info, wait=True):
+                self.progress.best = scores[metric]
         else:
             self.progress.since_best += 1
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[list[str]]:
-    """A list that is empty until SIGTERM or SIGINT comes; a second SIGINT interrupts at once."""
-    told: list[str] = []
-
-    def tell(number: int, _: Any) -> None:
-        if told and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        told.append(signal.Signals(number).name)
-        _log.warning(f"{told[-1]}: saving, then stopping")
-
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

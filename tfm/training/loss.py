@@ -74,8 +74,8 @@ def cross_entropy(
       weights_BT: weight of each token, zero at padding. A token of weight zero adds nothing, and
         the gradient at it is exactly zero, even where ``hidden_BTD`` is not finite.
       label_smoothing: ε, in [0, 1).
-      chunk: tokens whose logits exist at one time, on all devices together. Rounded down to whole
-        positions of the batch, but at least one: B tokens.
+      chunk: tokens whose logits exist at one time on each device. Rounded down to whole positions
+        of its rows, but at least one.
       layout: the mesh that the arrays live on, if any.
 
     Returns:
@@ -104,8 +104,7 @@ def cross_entropy(
     weights_BT = weights_BT.astype(jnp.float32)
     hidden_BTD = layout.place(hidden_BTD, *_HIDDEN)
     table_VD = layout.place(table_VD, *_TABLE)
-    # The parts of the batch walk side by side, and share what may exist at one time.
-    walk = _Walk(label_smoothing, max(1, chunk // layout.parts("batch", "length")), V, layout)
+    walk = _Walk(label_smoothing, chunk, V, layout)
     sums = _sums(walk, hidden_BTD, table_VD, labels_BT, weights_BT)
     return Loss(*sums, tokens=weights_BT.sum())
 

@@ -96,11 +96,15 @@ def _named(tree: Tree) -> dict[str, Any]:
 
 def _digests(tree: Tree) -> dict[str, int]:
     """32 bits an array, made where the array lives: the same for every sharding."""
-    digests = {name: _digest(x) for name, x in _named(tree).items()}
-    return {name: int(digest) for name, digest in jax.device_get(digests).items()}
+    return {name: int(digest) for name, digest in jax.device_get(_all(_named(tree))).items()}
 
 
 @jax.jit
+def _all(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """One program: of many that communicate, started together, CPUs can block each other."""
+    return {name: _digest(x) for name, x in arrays.items()}
+
+
 def _digest(x: jax.Array) -> jax.Array:
     """Σ hash(bits, index) mod 2³²: any one changed element changes it for certain.
 

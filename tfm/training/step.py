@@ -80,8 +80,23 @@ def abstract_state(
     Raises:
       ValueError: a size of the model that its part of the mesh does not divide.
     """
+    _check_vocabularies(c, layout.parts("vocab"))
     state = jax.eval_shape(lambda: init_state(c, optimizer))
     return layout.describe(state, transformer.declare(c.model))
+
+
+def _check_vocabularies(c: config.Config, parts: int) -> None:
+    """They are as large as the tokenizers came out, which need not be as large as was asked for."""
+    for side in ("source", "target"):
+        size = getattr(c.model, f"{side}_vocab")
+        if size % parts:
+            field = f"tokenizer.{'source' if c.tokenizer.joint else side}_size"
+            less = size // parts * parts
+            raise ValueError(
+                f"model.{side}_vocab {size}: not a multiple of mesh.tensor {parts}; in a new "
+                f"folder, set {field} to {less}, or to {less + parts} if the text has so many "
+                "pieces"
+            )
 
 
 def abstract_batch(c: config.Config, layout: Layout = NO_MESH) -> Batch:
@@ -203,30 +218,46 @@ def update(
 def _gradients(
     weights: Tree, c: config.Config, batch: Batch, key: jax.Array, layout: Layout
 ) -> tuple[loss.Loss, Tree]:
-    """Sums of the loss over the batch and their gradient, in ``accumulate`` micro-batches."""
-    declaration = transformer.declare(c.model)
+    """Sums of the loss over the batch and their gradient, in ``accumulate`` micro-batches.
 
-    def one(micro: Batch, key: jax.Array) -> tuple[loss.Loss, Tree]:
-        def objective(weights: Tree) -> tuple[jax.Array, loss.Loss]:
-            sums = token_loss(weights, c, micro, key, c.train.label_smoothing, layout)
-            return sums.loss, sums
+    Every row has a dropout key of its own, so neither the mesh nor ``accumulate`` changes a mask.
 
-        gradients, sums = jax.grad(objective, has_aux=True)(weights)
-        return sums, layout.place_like(gradients, declaration)
-
-    n = c.train.accumulate
+    On a mesh of ``data`` alone, whose parts hold all the weights, gradients are summed up between
+    devices once, after the last micro-batch. With ``fsdp`` they are after each one: until then
+    every device has them whole, which is the memory that sharing the weights is to save.
+    """
+    n, rows = c.train.accumulate, len(batch["source"])
+    if rows % n:
+        raise ValueError(f"train.accumulate {n}: must divide data.rows {rows}")
+    keys = layout.place(jax.random.split(key, rows), "batch")
     if n == 1:
-        return one(batch, key)
-    if len(batch["source"]) % n:
-        raise ValueError(f"train.accumulate {n}: must divide data.rows {len(batch['source'])}")
+        return _micro_batch(c, layout, weights, (batch, keys))
 
-    def body(total: tuple, part: tuple) -> tuple[tuple, None]:
-        return jax.tree.map(jnp.add, total, one(*part)), None
+    def in_turn(layout: Layout, weights: Tree, examples: tuple[Batch, jax.Array]) -> tuple:
+        def add(total: tuple, part: tuple) -> tuple[tuple, None]:
+            return jax.tree.map(jnp.add, total, _micro_batch(c, layout, weights, part)), None
 
-    # Micro-batch i takes rows i, i+n, ...: rows stay where they are when they are sharded.
-    micro = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
-    micro = {name: layout.place(x, None, "batch", "length") for name, x in micro.items()}
-    keys = jax.random.split(key, n)
-    first = jax.tree.map(lambda x: x[0], micro)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first, keys[0]))
-    return jax.lax.scan(body, zeros, (micro, keys))[0]
+        # Micro-batch i takes rows i, i+n, ...: rows stay where they are when they are sharded.
+        parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), examples)
+        batch = {name: layout.place(x, None, "batch", "length") for name, x in parts[0].items()}
+        parts = batch, layout.place(parts[1], None, "batch")
+        one = functools.partial(_micro_batch, c, layout, weights)
+        first = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+        return jax.lax.scan(add, zeros, parts)[0]
+
+    return layout.apart(in_turn)(weights, (batch, keys))
+
+
+def _micro_batch(
+    c: config.Config, layout: Layout, weights: Tree, part: tuple[Batch, jax.Array]
+) -> tuple[loss.Loss, Tree]:
+    """Sums of the loss over some rows, and their gradient; ``part`` has a key [B] for each."""
+    batch, keys = part
+
+    def objective(weights: Tree) -> tuple[jax.Array, loss.Loss]:
+        sums = token_loss(weights, c, batch, keys, c.train.label_smoothing, layout)
+        return sums.loss, sums
+
+    gradients, sums = jax.grad(objective, has_aux=True)(weights)
+    return sums, layout.place_like(gradients, transformer.declare(c.model))

@@ -109,7 +109,7 @@ def compare(
             _log.info(f"{c.method}, seed {seed}, {name}: {turns[name][-1]}, {scores[name][-1]}")
     speeds = {name: median(turn.speed for turn in found) for name, found in turns.items()}
     work = f"{c.method}, {c.width} wide, window {c.window}, {c.negatives} negatives, "
-    work += f"{c.epochs} epochs, {sum(map(len, sentences)):,} words; words/s"
+    work += f"{c.epochs} epochs, {sum(map(len, sentences)):,} words"
     return [
         Row(
             work,
@@ -119,6 +119,7 @@ def compare(
             ratio=speeds["tfm"] / speeds[name],
             details={test: mean(s[test] for s in scores[name]) for test in pairs}
             | {"words per core-second": median(turn.core_speed for turn in turns[name])},
+            unit="words/s",
         )
         for name in tries
     ]

@@ -36,6 +36,7 @@ class Side:
       tokens: target tokens in a run; 0 for a bare matrix product.
       flops: floating-point operations of the matrix products in a run.
       rate_of: the name of the side whose FLOP/s are this one's matrix rate; "" for none.
+      details: other numbers, by name.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Side:
     tokens: int
     flops: float
     rate_of: str = ""
+    details: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Row:
       ratio: the first side's tokens/s over this one's; 0 for a bare matrix product.
       rate_share: FLOP/s over those of a bare matrix product in the same framework; 0 if unknown.
       details: other numbers, by name.
+      unit: what is counted as a token.
     """
 
     work: str
@@ -67,6 +70,7 @@ class Row:
     gflops: float = 0.0
     rate_share: float = 0.0
     details: dict[str, float] = field(default_factory=dict)
+    unit: str = "target tok/s"
 
 
 def cores() -> int:
@@ -108,12 +112,13 @@ def compare(work: str, makers: Sequence[Maker], rounds: int, repeats: int) -> li
     """
     with contextlib.ExitStack() as stack:
         homes = [
-            stack.enter_context(
-                ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _move_in, (maker,))
-            )
-            for maker in makers
+            stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+            for _ in makers
         ]
-        sides = [home.submit(_description).result() for home in homes]
+        # One after the other: compilation is timed, too.
+        sides = [
+            home.submit(_move_in, maker).result() for home, maker in zip(homes, makers, strict=True)
+        ]
         times: dict[str, list[float]] = {side.name: [] for side in sides}
         for _ in range(rounds):
             for side, home in zip(sides, homes, strict=True):
@@ -136,18 +141,16 @@ def compare(work: str, makers: Sequence[Maker], rounds: int, repeats: int) -> li
                 ratio=first / rate if rate else 0.0,
                 gflops=gflops[side.name],
                 rate_share=gflops[side.name] / gflops[side.rate_of] if side.rate_of else 0.0,
+                details=side.details,
             )
         )
     return rows
 
 
-def _move_in(maker: Maker) -> None:
-    """Makes the one side of this process, where the functions below find it."""
+def _move_in(maker: Maker) -> Side:
+    """Makes the one side of this process, where ``_times`` finds it; gives its description."""
     global _resident
     _resident = maker()
-
-
-def _description() -> Side:
     return replace(_resident, run=None)
 
 
@@ -188,7 +191,9 @@ def machine() -> dict[str, Any]:
 def report(rows: Sequence[Row], json_file: Path | None) -> None:
     """Prints the rows, and writes them with the machine's description to ``json_file``."""
     about = machine()
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    # Names are text: ":2x4:" is no emoji, and "[B,T]" no markup.
+    width = None if sys.stderr.isatty() else 140
+    console = Console(stderr=True, width=width, markup=False, emoji=False)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     console.print(f"{about['processor']}, {about['cores']} cores, JAX on {about['device']}")
     console.print(f"{versions}; {about['date']}\n$ {about['command']}", highlight=False)
@@ -202,7 +207,7 @@ def report(rows: Sequence[Row], json_file: Path | None) -> None:
 def _table(work: str, rows: Sequence[Row]) -> Table:
     table = Table(title=work, title_justify="left")
     table.add_column("side")
-    for name in ("runs", "median", "min", "compile", "target tok/s", f"{rows[0].side} / side"):
+    for name in ("runs", "median", "min", "compile", rows[0].unit, f"{rows[0].side} / side"):
         table.add_column(name, justify="right")
     for name in ("GFLOP/s", "of matrix rate"):
         table.add_column(name, justify="right")

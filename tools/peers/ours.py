@@ -11,7 +11,7 @@ import numpy as np
 
 from peers.measure import Side, warm_up
 from peers.shapes import Shape, decoding_flops, training_flops
-from tfm import config, params, transformer, translator
+from tfm import config, params, sharding, transformer, translator
 from tfm.data.tokenizer import EOS
 from tfm.training import optimizer, step
 
@@ -32,22 +32,30 @@ def settings(shape: Shape, inner_dropout: float = 0.0) -> config.Config:
         attention_dropout=inner_dropout,
         activation_dropout=inner_dropout,
     )
-    return config.Config(model=model, train=config.Train(label_smoothing=0.1))
+    rows = config.Data(rows=shape.batch, source_length=shape.length, target_length=shape.length)
+    train = config.Train(label_smoothing=0.1)
+    return config.Config(model=model, data=rows, train=train, mesh=sharding.Mesh(data=1))
 
 
 class Updates:
-    """A training state and its compiled update, as the loop makes and runs them."""
+    """A training state and its compiled update on the config's mesh, as the loop has them."""
 
     def __init__(self, c: config.Config, batch: dict[str, np.ndarray]) -> None:
         rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-        self._state = jax.jit(functools.partial(step.init_state, c, rule))()
-        update = jax.jit(functools.partial(step.update, c=c, optimizer=rule), donate_argnums=0)
-        self._update, self.compile_seconds = _compile(update, self._state, batch)
+        self._layout = sharding.Layout(sharding.make(c.mesh))
+        places = jax.tree.map(lambda x: x.sharding, step.abstract_state(c, rule, self._layout))
+        init = functools.partial(step.init_state, c, rule)
+        self._state = jax.jit(init, out_shardings=places)()
+        update = step.jit_update(c, rule, self._layout)
+        self.compiled, self.compile_seconds = _compile(update, self._state, self._spread(batch))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> step.Metrics:
         """One update, waited for."""
-        self._state, metrics = self._update(self._state, batch)
+        self._state, metrics = self.compiled(self._state, self._spread(batch))
         return jax.block_until_ready(metrics)
+
+    def _spread(self, batch: dict[str, np.ndarray]) -> step.Batch:
+        return {name: self._layout.put(x, "batch", "length") for name, x in batch.items()}
 
 
 def training(shape: Shape, batch: dict[str, np.ndarray], inner_dropout: float) -> Side:

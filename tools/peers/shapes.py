@@ -1,6 +1,10 @@
-"""The sizes that are measured, and the floating-point operations they need."""
+"""The sizes that are measured, a batch of them, and the floating-point operations they need."""
 
 from dataclasses import dataclass
+
+import numpy as np
+
+from tfm.data.tokenizer import BOS
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,21 @@ class Shape:
 
 TRAIN = (Shape(256, 3, 1024, 8000, 64, 32), Shape(512, 6, 2048, 8000, 32, 32))
 DECODE = (Shape(256, 3, 1024, 8000, 64, 24), Shape(512, 6, 2048, 8000, 64, 24))
+SCALING = Shape(512, 2, 2048, 8000, 16, 64)  # every size is a multiple of 8 devices
+
+
+def random_batch(shape: Shape) -> dict[str, np.ndarray]:
+    """One sentence a row, no padding."""
+    rng = np.random.default_rng(0)
+    size = (shape.batch, shape.length)
+    source, target = rng.integers(4, shape.vocab, (2, *size), dtype=np.int32)
+    batch = {"source": source, "target": target, "target_input": np.roll(target, 1, axis=1)}
+    batch["target_input"][:, 0] = BOS
+    for side in ("source", "target"):
+        batch[f"{side}_segments"] = np.ones(size, np.int32)
+        places = np.broadcast_to(np.arange(size[1], dtype=np.int32), size)
+        batch[f"{side}_positions"] = places
+    return batch
 
 
 def training_flops(shape: Shape) -> float:

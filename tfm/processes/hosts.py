@@ -1,0 +1,113 @@
+"""How a process finds the others: by flags, by the environment, or by asking the cluster."""
+
+import glob
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The processes that share a run. Nothing need be set on one machine, a TPU pod or Slurm.
+
+    Attributes:
+      coordinator: ADDRESS:PORT of process 0, with a port that is free there.
+      processes: how many processes there are, one a host or one a GPU.
+      process: which of them this one is, from 0. Elsewhere JAX_COORDINATOR_ADDRESS,
+        JAX_NUM_PROCESSES and JAX_PROCESS_ID say the same as these three.
+      timeout: seconds until a process that died, hangs or is stuck ends the others; ten times
+        that for one that compiles, saves or validates. While data are prepared, which may take
+        for ever, half a minute more until JAX finds out who died.
+    """
+
+    coordinator: str = ""
+    processes: int | None = None
+    process: int | None = None
+    timeout: float = 300.0
+
+
+class Place(NamedTuple):
+    """What ``jax.distributed.initialize`` is told of where this process stands.
+
+    Attributes:
+      arguments: its keywords; what they leave out it finds in the cluster's environment.
+      process, processes: which one of how many, as far as is known before they have joined.
+      coordinator: the address of process 0, likewise.
+    """
+
+    arguments: dict[str, Any]
+    process: int | None = None
+    processes: int | None = None
+    coordinator: str = "process 0"
+
+
+def find(hosts: Hosts, environment: Mapping[str, str] = os.environ) -> Place | None:
+    """Where this process stands; None if it is alone.
+
+    In this order: the flags; JAX's three variables; a Slurm step of several tasks; a TPU machine.
+    JAX gives each task of a Slurm step the GPU of its number on the node.
+
+    Raises:
+      ValueError: some of the flags or variables are given and some are not, or they do not fit.
+    """
+    if hosts.timeout <= 0:
+        raise ValueError(f"hosts.timeout {hosts.timeout:g}: must be more than 0 seconds")
+    flags = hosts.coordinator or None, hosts.processes, hosts.process
+    if any(value is not None for value in flags):
+        names = ("--hosts.coordinator", "--hosts.processes", "--hosts.process")
+        return _given(dict(zip(names, flags, strict=True)))
+    # An address alone may be meant for a cluster that says the rest.
+    if any(environment.get(name) for name in _VARIABLES[1:]):
+        return _given({name: environment.get(name) or None for name in _VARIABLES})
+    if "SLURM_STEP_NODELIST" in environment:  # a task of srun, not the script that calls it
+        tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+        return _slurm(environment, tasks) if tasks > 1 else None
+    return Place({}) if _on_tpu_pod(environment) else None
+
+
+def _given(values: dict[str, Any]) -> Place | None:
+    """The place that three values of these names say."""
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise ValueError(f"{' and '.join(values)} go together: {', '.join(missing)} is missing")
+    (a, address), (b, count), (c, index) = values.items()
+    if not str(address).rpartition(":")[0] or not str(address).rpartition(":")[2].isdecimal():
+        raise ValueError(f"{a} {address}: not ADDRESS:PORT")
+    if not str(count).isdecimal() or not str(index).isdecimal() or int(index) >= int(count):
+        raise ValueError(f"{c} {index}, {b} {count}: processes are numbered from 0 to {b} - 1")
+    if int(count) == 1:
+        return None
+    arguments = {
+        "coordinator_address": address,
+        "num_processes": int(count),
+        "process_id": int(index),
+        "cluster_detection_method": "deactivate",
+    }
+    return Place(arguments, int(index), int(count), address)
+
+
+def _slurm(environment: Mapping[str, str], tasks: int) -> Place:
+    nodes = environment["SLURM_STEP_NODELIST"]
+    index = int(environment["SLURM_PROCID"])
+    arguments = {
+        "num_processes": tasks,
+        "process_id": index,
+        "cluster_detection_method": "slurm",
+    }
+    return Place(arguments, index, tasks, f"process 0, first of the nodes {nodes}")
+
+
+def _on_tpu_pod(environment: Mapping[str, str]) -> bool:
+    """Whether this is a TPU machine that may have others beside it; only those ask who they are."""
+    names = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
+    if names is not None:  # Kubernetes on TPUs says so; one name is one machine
+        return "," in names or int(environment.get("MEGASCALE_NUM_SLICES", 1)) > 1
+    if environment.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+        return False
+    if "TPU_SKIP_MDS_QUERY" in environment or importlib.util.find_spec("libtpu") is None:
+        return False
+    return bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"))
