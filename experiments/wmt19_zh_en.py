@@ -3,6 +3,11 @@
     tfm train experiments/wmt19_zh_en.py --workdir runs/wmt19-zh-en
 
 TFDS fetches the corpus (25 million pairs) the first time. Score: not yet run.
+
+The settings fit v5e:2x4, v5e:16x16 and v5p:4x4x4 as they stand. They are made for the first, where
+a chip takes 32 rows in a micro-batch; more chips need fewer micro-batches, down to
+``--train.accumulate 1`` on the other two. A larger batch of 512 rows a chip on v5e:16x16 is
+``--data.rows 131072 --train.accumulate 16``. README.md says what ``tfm plan`` expects of each.
 """
 
 import dataclasses
@@ -28,7 +33,8 @@ def get_config() -> Config:
         optimizer=Optimizer(learning_rate=1e-3, warmup=4000),
         train=Train(
             stop="100000u",
-            loss_chunk=8192,
+            accumulate=8,
+            loss_chunk=4096,
             validate_every=5000,
             checkpoint_every=1000,
             ema=0.9999,

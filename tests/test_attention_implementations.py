@@ -1,9 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tfm import masks, positions, transformer
+from tfm import masks, positions, sharding, transformer
 from tfm.attention import attend_heads_first, implementations
 
 B, N, K, T, H = 2, 4, 2, 128, 16
@@ -11,8 +13,7 @@ SEGMENTS = jnp.asarray(
     np.stack([np.repeat([1, 2, 3, 0], [40, 30, 20, 38]), np.repeat([1, 0], [100, 28])])
 )
 WHERE = {
-    "platform": "cpu", "devices": 1, "dtype": jnp.bfloat16, "head_dim": 64, "queries": 512,
-    "keys": 512,
+    "platform": "cpu", "dtype": jnp.bfloat16, "head_dim": 64, "queries": 512, "keys": 512,
 }  # fmt: skip
 
 
@@ -32,7 +33,6 @@ def test_auto_picks_by_device_shape_and_scheme_and_says_why():
         ("gpu", {"needs": {"relative"}}, "no score that depends on query and distance"),
         ("gpu", {"needs": {"dropout"}}, "no dropout"),
         ("tpu", {"needs": {"bias"}}, "no bias"),
-        ("tpu", {"devices": 8}, "one device, there are 8"),
         ("tpu", {"keys": 600}, "multiples of 128, not 512 and 600"),
     ]:
         name, reason = choose(platform=platform, **changes)
@@ -101,6 +101,35 @@ def test_the_kernel_for_tpus_gives_what_xla_gives(rng, qkv, causal):
         return
     for got, expected in zip(both(kernel)(*qkv)[1], both(ours)(*qkv)[1], strict=True):
         np.testing.assert_allclose(got, expected, atol=3e-5)
+
+
+@pytest.mark.slow
+def test_the_kernel_on_a_mesh_gives_what_xla_gives(monkeypatch, draw, sentences, rng):
+    """Hidden states and their gradients with sentences, heads and vocabulary in parts."""
+    splash = functools.partial(implementations.splash, interpret=True)
+    monkeypatch.setattr(implementations, "splash", splash)
+    monkeypatch.setattr(implementations, "_obstacle", lambda *_: None)
+    sizes = {"d_model": 32, "heads": 4, "kv_heads": 2, "d_ff": 32, "dropout": 0.0}
+    sizes |= {"encoder_layers": 1, "decoder_layers": 1, "source_vocab": 12, "target_vocab": 12}
+    pairs = [(100, 30), (7, 128), (128, 64), (1, 1)]
+    batch = sentences(rng, pairs, source_width=128, target_width=128)
+    mix = rng.normal(size=(4, 128, 32)).astype(np.float32)
+
+    def run(name, layout):
+        c = transformer.Config(**sizes, implementation=name)
+
+        def f(weights):
+            hidden = transformer.forward(weights, c, batch, layout=layout)
+            seen = jnp.where(batch["target_segments"][..., None] != 0, hidden, 0.0)
+            return (seen * mix).sum(), seen
+
+        return jax.jit(jax.grad(f, has_aux=True))(draw(transformer.declare(c)))
+
+    there = sharding.Layout(sharding.make(sharding.Mesh(data=2, fsdp=2, tensor=2)))
+    for got, expected in zip(
+        *map(jax.tree.leaves, (run("splash", there), run("xla", sharding.NO_MESH))), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tfm import sharding
@@ -99,11 +100,16 @@ def test_products_equal_what_xla_counts_where_nothing_loops():
     assert mine == pytest.approx(theirs, rel=0.03)  # XLA counts the sums of single elements too
 
 
-def test_the_body_of_a_shard_map_counts_once_a_device():
-    mesh = sharding.make(sharding.Mesh(data=8))
-    part = PartitionSpec("data")
+@pytest.mark.parametrize("mesh", [sharding.Mesh(8), sharding.Mesh(2, 4)])
+def test_the_body_of_a_shard_map_counts_once_a_part(mesh):
+    """Of the axes that it takes; what it leaves to XLA, it has whole."""
+    mesh, part = sharding.make(mesh), PartitionSpec("data")
     f = jax.shard_map(
-        lambda x, w: x @ w, mesh=mesh, in_specs=(part, PartitionSpec()), out_specs=part
+        lambda x, w: x @ w,
+        mesh=mesh,
+        in_specs=(part, PartitionSpec()),
+        out_specs=part,
+        axis_names={"data"},
     )
     traced = jax.jit(f).trace(jnp.ones((32, 16)), jnp.ones((16, 16)))
     assert products.flops(traced.jaxpr.jaxpr) == 2 * 32 * 16 * 16
@@ -128,3 +134,31 @@ def test_exchanges_of_a_compiled_program():
     (one,) = traffic.collectives(hlo.parse(compiled.as_text()), chips=8)
     assert (one.kind, one.group, str(one.largest)) == ("all-gather", 4, "f32[16,32]")
     assert one.sent == 3 * 16 * 32 * 4
+
+
+def test_a_kernel_counts_once_a_block():
+    f = pallas.pallas_call(
+        lambda x, w, o: o.__setitem__(..., x[...] @ w[...]),
+        grid=(4, 2),
+        in_specs=[
+            pallas.BlockSpec((8, 16), lambda i, j: (i, 0)),
+            pallas.BlockSpec((16, 8), lambda i, j: (0, j)),
+        ],
+        out_specs=pallas.BlockSpec((8, 8), lambda i, j: (i, j)),
+        out_shape=jax.ShapeDtypeStruct((32, 16), jnp.float32),
+        interpret=True,
+    )
+    traced = jax.jit(f).trace(jnp.ones((32, 16)), jnp.ones((16, 16)))
+    assert products.flops(traced.jaxpr.jaxpr) == 2 * 32 * 16 * 16
+
+
+def test_a_kernel_reads_what_it_is_given_and_writes_its_results():
+    call = '%y = f32[4,16]{1,0:T(8,128)} custom-call(%x), custom_call_target="tpu_custom_call"'
+    text = f"""\
+ENTRY %main (x: f32[8,16]) -> f32[4,16] {{
+  %x = f32[8,16]{{1,0:T(8,128)}} parameter(0)
+  ROOT {call}
+}}
+"""
+    assert traffic.memory_bytes(hlo.parse(text)) == 4 * (8 + 4) * 16
+    assert traffic.memory_bytes(hlo.parse(text.replace("tpu_custom_call", "Buffer"))) == 0

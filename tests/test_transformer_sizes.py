@@ -24,9 +24,9 @@ def attention_count(d, n, k, h, bias):
 
 def by_hand(c, v_source, v_target):
     """Vaswani 2017 counted on paper: tables, then what one layer of each side holds."""
-    d, f, norm = c.d_model, c.d_ff, 2 * c.d_model
+    d, f, norm = c.d_model, c.d_ff, (1 if c.norm == "rms" else 2) * c.d_model
     attend = attention_count(d, c.heads, c.kv_heads or c.heads, c.head_dim or d // c.heads, c.bias)
-    feed_forward = 2 * d * f + f + d
+    feed_forward = 3 * d * f if c.activation == "swiglu" else 2 * d * f + f + d
     encoder = c.encoder_layers * (attend + feed_forward + 2 * norm)
     decoder = c.decoder_layers * (2 * attend + feed_forward + 3 * norm)
     return (v_source + v_target) * d + encoder + decoder + 2 * norm

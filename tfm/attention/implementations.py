@@ -43,7 +43,6 @@ def choose(
     *,
     needs: Collection[str] = (),
     platform: str,
-    devices: int,
     dtype: jnp.dtype,
     head_dim: int,
     queries: int,
@@ -56,7 +55,6 @@ def choose(
       needs: what attention needs besides softmax(q kᵀ) v under a mask of segments and causality,
         any of "bias", "relative", "soft_cap", "dropout", "step".
       platform: "cpu", "gpu" or "tpu".
-      devices: a kernel is not cut over several; XLA is.
 
     Raises:
       ValueError: a kernel was asked for by name, and cannot run here; the message says why.
@@ -68,7 +66,7 @@ def choose(
         return "xla", f"there is no kernel for the {platform}"
     (kernel,) = kernels
     obstacle = unable(kernel, needs) or _obstacle(
-        kernel, platform, devices, jnp.dtype(dtype), head_dim, queries, keys
+        kernel, platform, jnp.dtype(dtype), head_dim, queries, keys
     )
     if asked == kernel and obstacle:
         raise ValueError(f"implementation={asked!r}: {obstacle}; set it to 'auto' or 'xla'")
@@ -84,7 +82,6 @@ def choose(
 def _obstacle(
     kernel: str,
     platform: str,
-    devices: int,
     dtype: np.dtype,
     head_dim: int,
     queries: int,
@@ -94,8 +91,6 @@ def _obstacle(
     home = _KERNELS[kernel][0]
     if platform != home:
         return f"{kernel} runs on a {home}, this is a {platform}"
-    if devices > 1 and kernel == "splash":
-        return f"splash runs on one device, there are {devices}"
     if kernel == "cudnn" and dtype not in (jnp.bfloat16, jnp.float16):
         return f"cudnn computes in bfloat16 or float16, not {dtype}"
     if kernel == "cudnn" and (head_dim % 8 or head_dim > 128):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from tfm import config, sharding, transformer
-from tfm.plan import hlo, products, traffic
+from tfm.plan import hlo, products, roofline, traffic
 from tfm.plan.topology import Topology
 from tfm.training import optimizer, step
 
@@ -26,7 +26,10 @@ class Memory:
     Attributes:
       parameters, optimizer, average: the state of a run, at rest.
       temporary: what the compiler adds during a step: activations, gradients, weights made whole.
-      total: all that is held at once, with the batch, the program and the padding of tiles.
+      total: what the chip has to set aside: the state, the batch, results that are not written in
+        place of them, temporaries with the padding of tiles and the gaps between them, the program.
+        The compiler's ``peak_memory_in_bytes`` is what of it is in use at the fullest moment, about
+        a quarter less; a chip must have room for the whole.
     """
 
     parameters: float
@@ -42,10 +45,8 @@ class Compiled:
 
     Attributes:
       c: the configuration, complete. mesh: how the chips are used.
-      flops: of matrix products, recomputed ones included.
-      model_flops: of those that the model's mathematics asks for: no recomputation.
-      moved: bytes between the chip and its memory.
-      cycles: the compiler's own estimate, where it gives one.
+      work: what the chip does.
+      model_flops: of the products that the model's mathematics asks for: no recomputation.
       largest_parameter: bytes of the largest part of a parameter that a chip keeps.
       logits_gathered: exchanges in which scores of the vocabulary travel.
       seconds: that compiling took.
@@ -54,10 +55,8 @@ class Compiled:
     c: config.Config
     mesh: sharding.Mesh
     memory: Memory
-    flops: float
+    work: roofline.Work
     model_flops: float
-    moved: float
-    cycles: float
     collectives: tuple[traffic.Collective, ...]
     largest_parameter: float
     logits_gathered: tuple[traffic.Collective, ...]
@@ -101,32 +100,27 @@ def compile_update(c: config.Config, topology: Topology) -> Compiled:
     chips = layout.mesh.size
     rule = optimizer.make(c.optimizer, transformer.declare(c.model))
     state = step.abstract_state(c, rule, layout)
-    at_rest = [_held(tree) for tree in (state.params, state.optimizer, state.average)]
+    at_rest = [held(tree) for tree in (state.params, state.optimizer, state.average)]
     if topology.platform != "cpu" and sum(at_rest) > topology.chip.memory > 0:
         raise TooLarge(f"the state at rest alone takes {sum(at_rest) / 2**30:.1f} GiB of a chip")
     traced = trace(c, layout)
     began = time.monotonic()
-    program = _compile(traced)
+    program = compile_traced(traced)
     seconds = time.monotonic() - began
-    stats = program.memory_analysis()
+    total = held_at_once(program, topology)
     read = hlo.parse(program.as_text())
     exchanged = tuple(traffic.collectives(read, chips))
-    total = (
-        stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
-        + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
-    )  # fmt: skip
-    if topology.platform == "cpu" and total > topology.chip.memory:
-        raise TooLarge(
-            f"{total / 2**30:.1f} GiB a device, there are {topology.chip.memory / 2**30:.1f}"
-        )
     return Compiled(
         c=c,
         mesh=mesh,
-        memory=Memory(*at_rest, stats.temp_size_in_bytes, total),
-        flops=products.flops(traced.jaxpr.jaxpr) / chips,
+        memory=Memory(*at_rest, program.memory_analysis().temp_size_in_bytes, total),
+        work=roofline.Work(
+            flops=products.flops(traced.jaxpr.jaxpr) / chips,
+            moved=traffic.memory_bytes(read),
+            cycles=traffic.cycles(read),
+            sent=sum(e.sent for e in exchanged),
+        ),
         model_flops=model_flops(c) / chips,
-        moved=traffic.memory_bytes(read),
-        cycles=traffic.cycles(read),
         collectives=exchanged,
         largest_parameter=max(_part(x) for x in jax.tree.leaves(state.params)),
         logits_gathered=tuple(e for e in exchanged if holds_logits(e, c, layout)),
@@ -143,11 +137,16 @@ def trace(c: config.Config, layout: sharding.Layout = sharding.NO_MESH) -> jax.s
 
 def model_flops(c: config.Config) -> float:
     """FLOPs of an update's matrix products on one device that recomputes nothing."""
-    model = dataclasses.replace(c.model, remat="none")
+    model = dataclasses.replace(c.model, remat="none", implementation="xla")
     return products.flops(trace(dataclasses.replace(c, model=model)).jaxpr.jaxpr)
 
 
-def _compile(traced: jax.stages.Traced) -> jax.stages.Compiled:
+def compile_traced(traced: jax.stages.Traced) -> jax.stages.Compiled:
+    """Compiles it; the TPU compiler itself says when a chip's memory would overflow.
+
+    Raises:
+      TooLarge: it would.
+    """
     try:
         return traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -157,13 +156,31 @@ def _compile(traced: jax.stages.Traced) -> jax.stages.Compiled:
         raise TooLarge(reason) from error
 
 
+def held_at_once(program: jax.stages.Compiled, topology: Topology) -> float:
+    """Bytes of a chip's memory that a program takes while it runs.
+
+    Raises:
+      TooLarge: more than there is, on hardware whose compiler does not look.
+    """
+    stats = program.memory_analysis()
+    total = (
+        stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
+    )  # fmt: skip
+    there = topology.chip.memory
+    if topology.platform != "tpu" and total > there > 0:
+        raise TooLarge(f"{total / 2**30:.1f} GiB a device, there are {there / 2**30:.1f}")
+    return total
+
+
 def _part(x: jax.ShapeDtypeStruct) -> float:
     """Bytes of the part of an array that one chip keeps."""
     shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
     return float(jax.ShapeDtypeStruct(shape, x.dtype).size * x.dtype.itemsize)
 
 
-def _held(tree: Any) -> float:
+def held(tree: Any) -> float:
+    """Bytes of the parts of a tree's arrays that one chip keeps."""
     return sum(_part(x) for x in jax.tree.leaves(tree))
 
 

@@ -10,9 +10,9 @@ from jax.extend import core
 def flops(jaxpr: core.Jaxpr) -> float:
     """2·(products summed) over every ``dot_general``, for all devices together.
 
-    A scan's body counts as often as it runs, a ``shard_map``'s once a device, the dearer branch of
-    a condition, a ``while`` of unknown length once. The compiler neither adds products nor drops
-    any that matter.
+    A scan's body counts as often as it runs, a ``shard_map``'s once for every part of the axes it
+    takes, a Pallas kernel's once a block of its grid, the dearer branch of a condition, a ``while``
+    of unknown length once. The compiler neither adds products nor drops any that matter.
     """
     return sum(_of(equation) for equation in jaxpr.eqns)
 
@@ -26,8 +26,12 @@ def _of(equation: core.JaxprEqn) -> float:
     inside = [flops(body) for body in _bodies(given.values())]
     if name == "cond":
         return max(inside)
-    times = {"scan": given.get("length", 1), "shard_map": getattr(given.get("mesh"), "size", 1)}
-    return times.get(name, 1) * sum(inside)
+    times = {
+        "scan": lambda: given["length"],
+        "shard_map": lambda: math.prod(given["mesh"].shape[a] for a in given["newly_manual_axes"]),
+        "pallas_call": lambda: math.prod(given["grid_mapping"].grid),
+    }
+    return times.get(name, lambda: 1)() * sum(inside)
 
 
 def _bodies(values: Any) -> Iterator[core.Jaxpr]:

@@ -28,15 +28,25 @@ def _lines(plan: Plan, epoch_tokens: float) -> Iterator[str]:
     yield f"{weights:,} parameters, activations in {plan.asked.model.dtype}"
     yield from (f"assumed: {line}" for line in plan.assumed)
     if plan.refused:
-        yield f"DOES NOT FIT as configured: {plan.refused}"
-        yield from (f"  nor with {flags}: {reason}" for flags, reason in plan.tried)
-        if plan.found is None:
-            yield "nothing tried fits: take more chips, fewer rows (data.rows) or a smaller model"
-            return
-        yield f"the cheapest that fits: {search.changes(plan.asked, plan.found.c)}"
-    yield from _amounts(plan.found, chip.memory)
-    yield from _exchanges(plan.found)
-    yield from _speed(plan, epoch_tokens)
+        yield from _refusal(plan)
+    if plan.found is not None:
+        yield from _amounts(plan.found, chip.memory)
+        yield from _exchanges(plan.found)
+        yield from _speed(plan, epoch_tokens)
+    yield from _decoding(plan)
+
+
+def _refusal(plan: Plan) -> Iterator[str]:
+    yield f"DOES NOT FIT as configured: {plan.refused}"
+    yield from (f"  nor {flags}: {reason}" for flags, reason in plan.tried)
+    if plan.obstacle:
+        yield f"nothing tried fits {plan.topology.name}; the largest obstacle: {plan.obstacle}"
+    if plan.found is None:
+        yield "take more chips, fewer rows (data.rows) or a smaller model"
+        return
+    flags = search.changes(plan.asked, plan.found.c)
+    which = "a larger slice that fits" if plan.obstacle else "the cheapest that fits"
+    yield f"{which}: --topology {plan.hardware.name} {flags}"
 
 
 def _amounts(found: Compiled, available: int) -> Iterator[str]:
@@ -53,9 +63,9 @@ def _amounts(found: Compiled, available: int) -> Iterator[str]:
     share = f", {m.total / available:.0%} of {available / _GIB:.1f}" if available else ""
     yield f"  {'total':<12}{m.total / _GIB:9.3f}{share}"
     yield (
-        f"an update takes a chip {found.flops / 1e12:,.3f} TFLOP of matrix products "
+        f"an update takes a chip {found.work.flops / 1e12:,.3f} TFLOP of matrix products "
         f"({found.model_flops / 1e12:,.3f} without recomputation) and moves "
-        f"{found.moved / 1e9:,.1f} GB to and from its memory"
+        f"{found.work.moved / 1e9:,.1f} GB to and from its memory"
     )
 
 
@@ -85,15 +95,15 @@ def _exchanges(found: Compiled) -> Iterator[str]:
 
 
 def _speed(plan: Plan, epoch_tokens: float) -> Iterator[str]:
-    found, chip = plan.found, plan.topology.chip
-    times = roofline.times(found, chip)
+    found, chip = plan.found, plan.hardware.chip
+    times = roofline.times(found.work, chip)
     if times is None:
         yield f"no time is predicted: no peak figures are known for {chip.name}"
         return
     tokens = found.c.data.rows * found.c.data.target_length
 
     def pace(seconds: float) -> str:
-        share = roofline.share_of_peak(found, chip, seconds)
+        share = roofline.share_of_peak(found.model_flops, chip, seconds)
         words = f"{share:.0%} of peak, {tokens / seconds:,.0f} target tokens/s"
         hours = epoch_tokens / tokens * seconds * found.chips / 3600
         return words + (f", {hours:,.1f} chip-hours an epoch" if epoch_tokens else "")
@@ -107,3 +117,44 @@ def _speed(plan: Plan, epoch_tokens: float) -> Iterator[str]:
         yield f"the compiler's own cycles: {times.estimate * 1e3:,.1f} ms; {pace(times.estimate)}"
     if not epoch_tokens:
         yield "cost of an epoch: say how many target tokens it has (--epoch-tokens)"
+
+
+def _decoding(plan: Plan) -> Iterator[str]:
+    """The search for translations, where it was planned."""
+    found, chip, chips = plan.decoding, plan.topology.chip, len(plan.topology.devices)
+    if plan.decoding_refused:
+        yield (
+            "translating DOES NOT FIT, for every chip has a copy of the weights: "
+            + plan.decoding_refused
+        )
+    if found is None:
+        return
+    share = f", {found.total / chip.memory:.0%} of {chip.memory / _GIB:.1f}" if chip.memory else ""
+    yield (
+        f"translating, a chip by itself with a copy of the weights: {found.sentences} sentences of "
+        f"{found.length} pieces, beam {found.beam}, up to {found.steps} tokens; compiled in "
+        f"{duration(found.seconds)}"
+    )
+    yield (
+        f"  a chip holds {found.total / _GIB:.3f} GiB{share}, of which weights "
+        f"{found.weights / _GIB:.3f}"
+    )
+    for what, work in (("the sentences are read", found.start), ("a token step", found.step)):
+        yield (
+            f"  {what}: {work.flops / 1e9:,.1f} GFLOP, {work.moved / 1e9:,.2f} GB moved"
+            + _pace(roofline.times(work, chip))
+        )
+    start, step = roofline.times(found.start, chip), roofline.times(found.step, chip)
+    if step is not None:
+        seconds = start.step + found.length * step.step
+        yield (
+            f"  {found.sentences * chips * found.length / seconds:,.0f} tokens/s on {chips} chips "
+            f"by roofline, translations as long as their sources"
+        )
+
+
+def _pace(times: roofline.Times | None) -> str:
+    if times is None:
+        return ""
+    estimate = f"; by the compiler's cycles {times.estimate * 1e3:,.2f}" if times.estimate else ""
+    return f"; roofline {times.step * 1e3:,.2f} ms by {times.limit}{estimate}"

@@ -6,13 +6,29 @@ reach its peak; no more than products is counted as computing.
 
 from dataclasses import dataclass
 
-from tfm.plan.compiled import Compiled
 from tfm.plan.topology import Chip
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a program has one chip do.
+
+    Attributes:
+      flops: of matrix products, recomputed ones included.
+      moved: bytes between the chip and its memory.
+      cycles: the compiler's own estimate, where it gives one; 0 for a kernel of Pallas.
+      sent: bytes to other chips.
+    """
+
+    flops: float
+    moved: float
+    cycles: float
+    sent: float = 0.0
+
+
+@dataclass(frozen=True)
 class Times:
-    """Seconds an update would take by each limit; ``estimate`` by the compiler's cycles, or 0."""
+    """Seconds that work would take by each limit; ``estimate`` by the compiler's cycles, or 0."""
 
     compute: float
     memory: float
@@ -21,7 +37,7 @@ class Times:
 
     @property
     def step(self) -> float:
-        """The roofline's step time."""
+        """The roofline's time."""
         return max(self.compute, self.memory, self.links)
 
     @property
@@ -31,19 +47,18 @@ class Times:
         return max(by, key=by.get)
 
 
-def times(found: Compiled, chip: Chip) -> Times | None:
+def times(work: Work, chip: Chip) -> Times | None:
     """Seconds by each limit; None for a chip whose figures are not known."""
     if not (chip.peak and chip.bandwidth):
         return None
-    sent = sum(c.sent for c in found.collectives)
     return Times(
-        compute=found.flops / chip.peak,
-        memory=found.moved / chip.bandwidth,
-        links=sent / chip.ring if chip.ring else 0.0,
-        estimate=found.cycles / chip.clock if chip.clock else 0.0,
+        compute=work.flops / chip.peak,
+        memory=work.moved / chip.bandwidth,
+        links=work.sent / chip.ring if chip.ring else 0.0,
+        estimate=work.cycles / chip.clock if chip.clock else 0.0,
     )
 
 
-def share_of_peak(found: Compiled, chip: Chip, seconds: float) -> float:
+def share_of_peak(model_flops: float, chip: Chip, seconds: float) -> float:
     """The model's FLOPs against what the chip could have done in that time."""
-    return found.model_flops / (chip.peak * seconds)
+    return model_flops / (chip.peak * seconds)

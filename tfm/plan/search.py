@@ -22,7 +22,7 @@ def candidates(c: config.Config, topology: Topology, model_flops: float) -> list
     """Settings that the sizes allow, by their expected time; the one given is left out."""
     chips = len(topology.devices)
     found = []
-    for mesh in _meshes(c, chips):
+    for mesh in _meshes(c, topology):
         batch_parts = mesh.data * mesh.fsdp
         for accumulate in _powers(c.data.rows // batch_parts, c.train.accumulate):
             if c.data.rows % (batch_parts * accumulate):
@@ -34,6 +34,15 @@ def candidates(c: config.Config, topology: Topology, model_flops: float) -> list
         (other for other in found if other != mine),
         key=lambda other: expected_seconds(other, known, model_flops),
     )
+
+
+def least_bytes(c: config.Config, chips: int) -> tuple[float, float]:
+    """Bytes that a chip holds at about the least: (state and gradients, activations kept)."""
+    mesh, model = sharding.resolve(c.mesh, chips), c.model
+    moments = {"adam": 2, "adamw": 2, "lion": 1, "adafactor": 0}[c.optimizer.name]
+    own = params.count(transformer.declare(model)) / (mesh.fsdp * mesh.tensor)
+    kept = _tokens(c, mesh) * _kept(model, c.data.target_length) / (mesh.tensor * mesh.sequence)
+    return 4 * own * (2 + moments + bool(c.train.ema)), kept / c.train.accumulate
 
 
 def needs_more(a: config.Config, b: config.Config) -> bool:
@@ -50,28 +59,36 @@ def expected_seconds(c: config.Config, chip: Chip, model_flops: float) -> float:
     """A rough step time, good enough to say what to try first.
 
     Products at the peak rate; activations kept in memory and fetched again; for every micro-batch,
-    gradients added up in memory and summed over the copies of the weights, and weights that chips
-    share made whole twice; four sums of activations a layer where heads are shared.
+    gradients added up in memory, and weights that chips share made whole twice; gradients summed
+    over the copies of the weights; four sums of activations a layer where heads are shared.
     """
     mesh, model = c.mesh, c.model
     weights = params.count(transformer.declare(model))
     own = weights / (mesh.fsdp * mesh.tensor)
     compute = model_flops * (1 + RECOMPUTED[model.remat]) / math.prod(dataclasses.astuple(mesh))
-    sent = 2 * 2 * own * (1 - 1 / mesh.data)  # bfloat16, all-reduced
-    sent += 3 * 2 * weights / mesh.tensor * (1 - 1 / mesh.fsdp)
-    rows = c.data.rows / (mesh.data * mesh.fsdp)
-    tokens = rows * (
-        model.encoder_layers * c.data.source_length
-        + 1.5 * model.decoder_layers * c.data.target_length
-    )  # times layers; a decoder's is one and a half
+    gradients = 2 * 4 * own * (1 - 1 / mesh.data)  # float32, all-reduced
+    shared = 3 * 2 * weights / mesh.tensor * (1 - 1 / mesh.fsdp)  # bfloat16
+    tokens = _tokens(c, mesh)
     sums = 4 * 2 * tokens * model.d_model * 2 * (1 - 1 / mesh.tensor)
-    micro = 3 * 4 * own / chip.bandwidth + sent / chip.ring
+    micro = 3 * 4 * own / chip.bandwidth + shared / chip.ring
     kept = tokens * _kept(model, c.data.target_length) / mesh.tensor
     return (
         compute / chip.peak
         + 2 * kept / chip.bandwidth
         + c.train.accumulate * micro
-        + sums / chip.ring
+        + (gradients + sums) / chip.ring
+    )
+
+
+def _tokens(c: config.Config, mesh: sharding.Mesh) -> float:
+    """Tokens of a chip's rows, times layers; a decoder's layer is one and a half."""
+    return (
+        c.data.rows
+        / (mesh.data * mesh.fsdp)
+        * (
+            c.model.encoder_layers * c.data.source_length
+            + 1.5 * c.model.decoder_layers * c.data.target_length
+        )
     )
 
 
@@ -93,15 +110,24 @@ def changes(c: config.Config, new: config.Config) -> str:
     return " ".join(flags) or "as it is"
 
 
-def _meshes(c: config.Config, chips: int) -> Iterator[sharding.Mesh]:
-    """The mesh asked for, weights shared among all chips, and heads shared among some of them."""
+def _meshes(c: config.Config, topology: Topology) -> Iterator[sharding.Mesh]:
+    """The mesh asked for, weights shared among all chips, and heads shared among some of them.
+
+    A TPU's memory holds rows of 128 numbers. Narrower parts of a weight the compiler does not
+    collect or sum up as parts, but whole: then there are several copies of the weights (``data``),
+    for the half of the parts too, as not every number of parts can be laid on a torus.
+    """
+    chips, width = len(topology.devices), 128 if topology.platform == "tpu" else 1
     asked = sharding.resolve(c.mesh, chips)
     seen = [asked]
     yield asked
     for tensor in (1, 2, 4, 8):
-        if chips % tensor == 0 and _divides(c.model, tensor):
-            mesh = sharding.Mesh(1, chips // tensor, tensor, 1)
-            if mesh not in seen and c.model.d_model % mesh.fsdp == 0:
+        if chips % tensor or not _divides(c.model, tensor):
+            continue
+        most = math.gcd(chips // tensor, c.model.d_model // width)
+        for parts in (most, most // 2 or 1) if most < chips // tensor else (most,):
+            mesh = sharding.Mesh(chips // tensor // parts, parts, tensor, 1)
+            if mesh not in seen:
                 seen.append(mesh)
                 yield mesh
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -36,15 +37,23 @@ class Chip:
     clock: float = 0.0
 
 
-# https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, "System architecture". The
-# interconnect is given there for all links of a chip, one way; a ring along one axis of the torus
-# uses a half of them in two dimensions and a third in three.
+# "System architecture" of docs.cloud.google.com/tpu/docs/v4 (32 GiB, 1200 GB/s, 275 TFLOP/s), /v5e
+# (16 GB, 819 GB/s, 197), /v5p (95 GiB, 2765 GB/s, 459) and /v6e (32 GB, 1638 GB/s, 918). They give
+# the interconnect for all links of a chip, both ways: 400, 1200 and 800 GB/s; v4 has six links of
+# 50 GB/s one way (Jouppi 2023). A ring along one axis of the torus uses a half of what is sent in
+# two dimensions, a third in three. The clock follows from the matrix units, 128 x 128 each, of
+# which v4 and v5p have eight and v5e four.
 _TPUS = {
-    "v4": Chip("TPU v4", 32 * GIB, 1.228e12, 275e12, 300e9 / 3, 1.05e9),
-    "v5e": Chip("TPU v5e", 16 * GIB, 0.819e12, 197e12, 200e9 / 2, 1.5e9),
-    "v5p": Chip("TPU v5p", 95 * GIB, 2.765e12, 459e12, 600e9 / 3, 1.75e9),
-    "v6e": Chip("TPU v6e", 32 * GIB, 1.64e12, 918e12, 400e9 / 2),
+    "v4": Chip("TPU v4", 32 * GIB, 1.2e12, 275e12, 300e9 / 3, 1.05e9),
+    "v5e": Chip("TPU v5e", 16 * GIB, 0.819e12, 197e12, 400e9 / 2 / 2, 1.5e9),
+    "v5p": Chip("TPU v5p", 95 * GIB, 2.765e12, 459e12, 1200e9 / 2 / 3, 1.75e9),
+    "v6e": Chip("TPU v6e", 32 * GIB, 1.638e12, 918e12, 800e9 / 2 / 2),
 }
+
+# "Configurations" there: slices that one can ask for, of up to 512 chips.
+_TWO_AXES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_THREE_AXES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+_SLICES = {"v4": _THREE_AXES, "v5e": _TWO_AXES, "v5p": _THREE_AXES, "v6e": _TWO_AXES}
 
 # https://www.nvidia.com/en-us/data-center/a100, /h100 and /h200: SXM, without sparsity. NVLink is
 # given there for both directions together.
@@ -88,6 +97,15 @@ def find(name: str) -> Topology:
         raise ValueError(f"--topology {name}: {size!r} is no number of chips; say {example}")
     open_one = {"cpu": _cpu, "gpu": _gpu}.get(kind, _tpu)
     return open_one(name, kind, size)
+
+
+def larger(topology: Topology) -> list[str]:
+    """Names of the slices of the same TPU that have more chips, the smallest first."""
+    kind = topology.name.partition(":")[0]
+    chips = {
+        f"{kind}:{size}": math.prod(map(int, size.split("x"))) for size in _SLICES.get(kind, ())
+    }
+    return [name for name, n in chips.items() if n > len(topology.devices)]
 
 
 def _tpu(name: str, kind: str, size: str) -> Topology:

@@ -122,16 +122,13 @@ def _softmax(
     name, _ = implementation(
         c, q.shape[2], kv.k.shape[2],
         step=sight.segments is None, self_attention=sight.distances is not None,
-        training=key is not None,
+        training=key is not None, layout=layout,
     )  # fmt: skip
     if name == "cudnn":
         heads = implementations.flash(q, *kv, *sight.segments, causal=sight.causal, bias=sight.bias)
         return heads, None
     if name == "splash":
-        heads = implementations.splash(
-            q, *kv, *sight.segments, causal=sight.causal, soft_cap=c.soft_cap
-        )
-        return heads, None
+        return _splash(q, kv, c, sight, layout), None
     return attention.attend_heads_first(
         q,
         *kv,
@@ -149,6 +146,16 @@ def _ring(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -
 
     def body(*arrays: jax.Array) -> tuple[jax.Array]:
         return (ring(*arrays, axis=axis, causal=sight.causal, soft_cap=c.soft_cap),)
+
+    run = layout.local(body, (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS), (_QUERIES,))
+    return run(q, *kv, *sight.segments)[0]
+
+
+def _splash(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -> jax.Array:
+    """Every device runs the kernel on its own sentences and heads: XLA cannot cut a kernel."""
+
+    def body(*arrays: jax.Array) -> tuple[jax.Array]:
+        return (implementations.splash(*arrays, causal=sight.causal, soft_cap=c.soft_cap),)
 
     run = layout.local(body, (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS), (_QUERIES,))
     return run(q, *kv, *sight.segments)[0]
@@ -216,12 +223,14 @@ def implementation(
     self_attention: bool = True,
     step: bool = False,
     training: bool = True,
+    layout: Layout = NO_MESH,
 ) -> tuple[str, str]:
-    """Who computes softmax attention over rows of this length here, and why.
+    """Who computes softmax attention over rows of this length, and why.
 
     Args:
       step: of cached decoding, which is always XLA's.
       training: with dropout.
+      layout: whose mesh says for which devices; without one, JAX's default.
 
     Raises:
       ValueError: the one that ``c.implementation`` names cannot.
@@ -231,8 +240,7 @@ def implementation(
     return implementations.choose(
         c.implementation,
         needs=needs(c, self_attention=self_attention, training=training),
-        platform=jax.default_backend(),
-        devices=jax.device_count(),
+        platform=layout.mesh.devices.flat[0].platform if layout.mesh else jax.default_backend(),
         dtype=compute_dtype(c),
         head_dim=head_width(c),
         queries=queries,

@@ -1,4 +1,4 @@
-"""The shape of a model: one frozen dataclass, and four sizes that have a name."""
+"""The shape of a model: one frozen dataclass, and five sizes that have a name."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -113,8 +113,16 @@ PRESETS: dict[str, Config] = {
     "big": Config(
         d_model=1024, heads=16, d_ff=4096, encoder_layers=6, decoder_layers=6, dropout=0.3, unroll=1
     ),
-}
-"""base and big are the two of Vaswani 2017, table 3; tiny and small are for one CPU."""
+    "xxl": Config(
+        d_model=4096, heads=64, d_ff=10240, encoder_layers=24, decoder_layers=24,
+        positions="rotary", norm="rms", activation="swiglu", bias=False, unroll=1,
+    ),
+}  # fmt: skip
+"""base and big are the two of Vaswani 2017, table 3; tiny and small are for one CPU.
+
+xxl has the sizes of mT5-XXL and T5 1.1 XXL (Xue 2021), with rotary positions in place of their
+relative biases and SwiGLU of their gated GELU: 10.9 billion parameters besides the tables.
+"""
 
 
 def table_names(c: Config) -> tuple[str, str, str]:

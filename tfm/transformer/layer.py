@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from tfm import layers
 from tfm.attention import KeyValue
@@ -96,7 +97,7 @@ def run_layers(
         policies = jax.checkpoint_policies
         policy = policies.dots_with_no_batch_dims_saveable if c.remat == "dots" else None
         block = jax.checkpoint(block, policy=policy)
-    keys = None if key is None else jax.random.split(key, depth)
+    keys = None if key is None else jnp.stack(layers.split(key, depth))
     if c.unroll == 0:
         for i, params in enumerate(unstack(stacked, depth)):
             x_BTD = block(params, x_BTD, None if keys is None else keys[i])

@@ -5,6 +5,7 @@ with positions that restart. An unpacked batch is the case of one segment a row.
 """
 
 import jax
+import jax.numpy as jnp
 
 from tfm import attention, embeddings, layers, positions
 from tfm.params import Tree
@@ -30,15 +31,34 @@ def embed_tokens(
 ) -> jax.Array:
     """Tokens [B,T] at places [B,T] → input of the first layer [B,T,D]."""
     dtype = compute_dtype(c)
-    # A table's width is made whole before the lookup: the rows found go with the batch.
-    table_VD = layout.place(params["tables"][table], "vocab", None)
-    x_BTD = embeddings.embed(tokens, table_VD, c.lookup) * c.d_model**0.5
+    x_BTD = _look_up(tokens, params["tables"][table], c, layout) * c.d_model**0.5
     if c.positions == "sinusoidal":
         x_BTD += positions.sinusoidal(places, c.d_model)
     elif c.positions == "learned":
         table_TD = layout.place(params[side]["positions"], "position", None)
         x_BTD += positions.learned(places, table_TD) * c.d_model**0.5
     return x_BTD.astype(dtype)
+
+
+def _look_up(tokens_BT: jax.Array, table_VD: jax.Array, c: Config, layout: Layout) -> jax.Array:
+    """The rows of tokens [B,T,D]: every device finds its own tokens in its part of the vocabulary.
+
+    The table's width is made whole before, and its gradient is summed up in parts after. Left to
+    itself XLA sums up the whole of it on every device.
+    """
+
+    def body(tokens_BT: jax.Array, table_VD: jax.Array) -> tuple[jax.Array]:
+        table_VD = layout.join(table_VD, 1, "embed")
+        if not layout.cuts("vocab"):
+            return (embeddings.embed(tokens_BT, table_VD, c.lookup),)
+        ids_BT = tokens_BT - layout.offset("vocab", table_VD.shape[0])
+        mine_BT = (ids_BT >= 0) & (ids_BT < table_VD.shape[0])
+        found_BTD = embeddings.embed(jnp.where(mine_BT, ids_BT, 0), table_VD, c.lookup)
+        return (layout.total(jnp.where(mine_BT[..., None], found_BTD, 0), "vocab"),)
+
+    tokens = ("batch", "length")
+    run = layout.local(body, (tokens, ("vocab", "embed")), ((*tokens, None),))
+    return run(tokens_BT, table_VD)[0]
 
 
 def encode(
