@@ -7,7 +7,7 @@ TFDS fetches the corpus (25 million pairs) the first time. Score: not yet run.
 The settings fit v5e:2x4, v5e:16x16 and v5p:4x4x4 as they stand. They are made for the first, where
 a chip takes 32 rows in a micro-batch; more chips need fewer micro-batches, down to
 ``--train.accumulate 1`` on the other two. A larger batch of 512 rows a chip on v5e:16x16 is
-``--data.rows 131072 --train.accumulate 16``. README.md says what ``tfm plan`` expects of each.
+``--data.rows 131072 --train.accumulate 16``. README.md here says what ``tfm plan`` expects of each.
 """
 
 import dataclasses

@@ -6,15 +6,13 @@ import logging
 import os
 import sys
 
-# XLA reads these when it starts, here and in the processes that tests start.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
+if "XLA_FLAGS" not in os.environ:  # read when XLA starts, here and in processes that tests start
     # After 40 s of one fake device's waiting for another XLA aborts, and pytest swallows its words:
     # too soon for 8 of them on two busy cores.
-    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-)
-if importlib.metadata.version("jax").startswith("0.10."):
-    # The former code generator compiles in half the time; later releases have no choice.
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+    if importlib.metadata.version("jax").startswith("0.10."):
+        # The former code generator compiles in half the time; later releases have no choice.
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import jax
 
