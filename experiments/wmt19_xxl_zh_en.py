@@ -2,8 +2,8 @@
 
     tfm train experiments/wmt19_xxl_zh_en.py --workdir runs/wmt19-xxl-zh-en
 
-Score: not yet run. README.md says what ``tfm plan`` expects of it on v5p:4x4x4. The weights are in
-16 parts, not 64: a part narrower than a TPU's 128 lanes is not exchanged as a part.
+Score: not yet run. README.md here says what ``tfm plan`` expects of it on v5p:4x4x4. The weights
+are in 16 parts, not 64: a part narrower than a TPU's 128 lanes is not exchanged as a part.
 """
 
 import dataclasses

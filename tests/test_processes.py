@@ -279,7 +279,7 @@ def test_what_one_says_all_end_with(watched):
     assert {ended[0], ended[1]} == {"process 2: error: the disk is full"}
 
 
-def test_pulses_are_small(watched):
+def test_a_pulse_says_where_its_process_is(watched):
     watches, _ = watched(1, 1.0)
     watches[0].at("in update 1")
     time.sleep(0.3)

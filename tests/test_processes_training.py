@@ -37,6 +37,9 @@ def next_batch(self):
 
 stream._Stream.__next__ = next_batch
 """
+FAILING = STUCK.replace("== 12", "== 17").replace(
+    "time.sleep(600)", "raise OSError('the disk with the corpus is gone')"
+)
 UPDATES = 30
 TIMEOUT = 10  # seconds, for a machine that has much to do
 
@@ -182,6 +185,11 @@ def test_through_every_trouble_to_the_same_end(tmp_path):
     assert time.monotonic() - killed < TIMEOUT + 10
     assert codes == [1]
     assert "start the same command for all again" in first[-1]
+
+    # In error, one of them, while a checkpoint may still be under way: both say why.
+    codes, logged = Run(name, rough, 2, 1, {1: FAILING}).end()
+    assert codes == [1, 1]
+    assert all("error: the disk with the corpus is gone" in "\n".join(x) for x in logged)
 
     # Frozen, one of them.
     run = Run(name, rough, 2, 1).reach(24)

@@ -56,3 +56,19 @@ def test_a_validation_is_broken_off_and_owed(tmp_path, monkeypatch, quick_compil
     assert metrics[0] == metrics[1] and len(metrics[0]) == 8
     weights = [checkpoint.load(run / "best")[1] for run in runs]
     jax.tree.map(np.testing.assert_array_equal, *weights)
+
+
+def test_an_owed_validation_may_be_the_last(tmp_path, monkeypatch, quick_compile):
+    c = tiny.config(tmp_path, train={"stop": "40u", "patience": 1})
+    told = []
+
+    def no_better(self, update, *_):
+        if update == 20 and not told:
+            told.append(update)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return dict.fromkeys(("loss", "bleu", "chrf", "exact"), 1.0)
+
+    monkeypatch.setattr(Validation, "scores", no_better)
+    assert loop.train(c, tmp_path / "run").interrupted
+    outcome = loop.train(c, tmp_path / "run")
+    assert outcome.step == 20 and "no better bleu in 1 validations" in outcome.reason

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from tfm import config
+from tfm import config, processes
 from tfm.data import stream
 
 COUNT = 6000  # A batch of 64 rows holds some 250 of them, and 1,300 wait at most.
@@ -93,33 +93,26 @@ def test_hosts_resume_from_one_state(hosts_of, hosts):
     assert stream.merge([part.get_state() for part in after]) == whole.get_state()
 
 
-def test_gathering_on_one_host_changes_nothing(hosts_of):
-    _, (whole,) = hosts_of(1)
-    next(whole)
-    assert stream.gather(whole.get_state()) == whole.get_state()
-
-
 def _one_of_two(folder, host, port):
     """A host of two, two devices each: its state gathered after 2 batches; rows on its devices."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, host)
     arguments = synthetic.opened(COUNT, settings(folder, 8))
-    own = stream.batches(*arguments, host=jax.process_index(), hosts=jax.process_count())
-    next(own)
-    batch = next(own)
-    state = stream.gather(own.get_state())
-    own.close()
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    places = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    whole = jax.make_array_from_process_local_data(places, batch["source"])
-    shards = [(shard.index[0].start, np.asarray(shard.data)) for shard in whole.addressable_shards]
-    next_own = stream.batches(*arguments, host=host, hosts=2, prefetch=0)
-    next_own.set_state(state)
-    return whole.shape, shards, state, next(next_own)
+    with processes.joined(processes.Hosts(f"127.0.0.1:{port}", 2, host)) as group:
+        own = stream.batches(*arguments, host=group.index, hosts=group.count)
+        next(own)
+        batch = next(own)
+        state = stream.merge(group.gather(own.get_state()))
+        own.close()
+        mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        places = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        whole = jax.make_array_from_process_local_data(places, batch["source"])
+        shards = [(one.index[0].start, np.asarray(one.data)) for one in whole.addressable_shards]
+        next_own = stream.batches(*arguments, host=host, hosts=2, prefetch=0)
+        next_own.set_state(state)
+        return whole.shape, shards, state, next(next_own)
 
 
 def test_two_processes_gather_one_state_and_lay_rows_in_order(tmp_path):

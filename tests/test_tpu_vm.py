@@ -149,7 +149,9 @@ def test_install_is_pip_in_an_environment_of_its_own(tpu, cloud):
     ready(tpu)
     assert tpu("install", "node")[0] == 0
     installed = (cloud / "pip").read_text().splitlines()
-    assert installed == [f"{cloud}/worker{i}/tfm: pip install -q -e .[tpu]" for i in range(2)]
+    assert installed == [
+        f"{cloud}/worker{i}/tfm: pip install -q -e .[tpu,bucket]" for i in range(2)
+    ]
 
 
 def hostile():

@@ -123,7 +123,8 @@ class Train:
       bad_steps: updates in a row with a non-finite loss before giving up.
       save_tries: tries to save a checkpoint, when storage fails for a moment, before giving up.
       save_pause: seconds before the second try, doubled before each more.
-      on_full_disk: ``stop``, or ``go_on`` with a warning and the older checkpoints.
+      on_full_disk: ``stop``, or ``go_on`` with a warning and the older checkpoints; several
+        processes stop all the same where a save cannot even start.
     """
 
     seed: int = 0
@@ -196,7 +197,7 @@ def from_json(text: str) -> Config:
 def read(path: str | Path) -> Config:
     """Reads a ``config.json``; errors name the file."""
     try:
-        return from_json(storage.path(path).read_text())
+        return from_json(storage.path(path).read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -92,9 +92,9 @@ class Growing:
         """Adds text (as UTF-8) or bytes, to be written by the next ``flush``."""
         self._waiting += content.encode() if isinstance(content, str) else content
 
-    def flush(self) -> None:
-        """Writes what was added; in a bucket only once in a while."""
-        if self._file or time.monotonic() - self._written >= self._pause:
+    def flush(self, now: bool = False) -> None:
+        """Writes what was added; in a bucket only once in a while, unless ``now``."""
+        if now or self._file or time.monotonic() - self._written >= self._pause:
             self._write()
 
     def close(self) -> None:

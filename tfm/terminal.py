@@ -53,11 +53,18 @@ def speak_for(process: int, processes: int) -> None:
     logging.getLogger("tfm").setLevel(logging.WARNING)
 
 
+class _ToFile(logging.StreamHandler):
+    """Closes its file too, as ``logging.shutdown`` asks it to when a process has to end at once."""
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
 @contextmanager
 def log_to_file(path: str | os.PathLike) -> Iterator[None]:
     """Appends tfm's log, from infos up, to a file too, while the block runs."""
-    file = storage.Growing(path)
-    handler = logging.StreamHandler(file)
+    handler = _ToFile(storage.Growing(path))
     handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
     logger = logging.getLogger("tfm")
     level = logger.level
@@ -69,7 +76,7 @@ def log_to_file(path: str | os.PathLike) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
-        file.close()
+        handler.close()
 
 
 class Bar:

@@ -205,6 +205,11 @@ def load(folder: str | PathLike) -> Translator:
     return Translator(settings, jax.tree.map(jnp.asarray, params), source, target)
 
 
+def most_tokens(settings: Decode, pieces: int) -> int:
+    """How many tokens at most are written for a source of so many pieces."""
+    return math.ceil(settings.max_length_factor * pieces + settings.max_length_offset)
+
+
 def search(
     params: Tree,
     source_BS: jax.Array,
@@ -219,7 +224,7 @@ def search(
         search takes, and around the state it starts from.
     """
     S = source_BS.shape[1]
-    max_length = math.ceil(settings.max_length_factor * S + settings.max_length_offset)
+    max_length = most_tokens(settings, S)
     if c.positions == "learned":  # there is no vector for a place beyond
         max_length = min(max_length, c.max_length)
     lengths_B = (source_BS != 0).sum(axis=1)

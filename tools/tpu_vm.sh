@@ -23,7 +23,7 @@ tpu_vm.sh push NAME
 END
     install) cat <<'END' ;;
 tpu_vm.sh install NAME
-  Makes ~/tfm/.venv on every worker (with Python 3.11 or newer) and installs '.[tpu]' into it.
+  Makes ~/tfm/.venv on every worker (with Python 3.11 or newer) and installs '.[tpu,bucket]' into it.
 END
     run) cat <<'END' ;;
 tpu_vm.sh run NAME -- COMMAND...
@@ -188,7 +188,7 @@ if [ ! -x .venv/bin/pip ]; then
   python3 -m pip install -q --user uv
   python3 -m uv venv -q --seed --python ">=3.11" .venv
 fi
-.venv/bin/pip install -q -e ".[tpu]"'
+.venv/bin/pip install -q -e ".[tpu,bucket]"'
 }
 
 # A machine that goes down sends SIGHUP right after SIGTERM: nohup lets tfm save in peace, and the

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import grain.experimental
 import numpy as np
-from jax.experimental import multihost_utils
 
 from tfm import config
 from tfm.data import corpus, packing
@@ -56,8 +55,8 @@ def batches(
     Returns:
       An iterator of batches (see ``packing.to_batch``). ``get_state()`` is a dict fit for JSON
       that counts what was handed out, not what was made ahead; of several hosts it holds one's
-      lanes, and ``gather`` makes it whole. ``set_state(state)`` goes there, with a whole state
-      on any number of hosts; ``close()`` ends the thread.
+      lanes, and ``merge`` makes those of all whole. ``set_state(state)`` goes there, with a
+      whole state on any number of hosts; ``close()`` ends the thread.
 
     Raises:
       ValueError: the hosts cannot share the rows evenly; later, from ``set_state``, the state is
@@ -102,22 +101,9 @@ def eval_batches(
         yield packing.to_batch(chunk[block], scan.source_length, scan.target_length)
 
 
-def gather(state: dict[str, Any]) -> dict[str, Any]:
-    """The position of all hosts, the same on each, from each one's own: what a checkpoint keeps.
-
-    Every JAX process is a host and must call this, after the same batch; some kilobytes travel.
-
-    Raises:
-      ValueError: the hosts are not at the same batch of one stream.
-    """
-    own = json.dumps(state).encode()
-    longest = int(multihost_utils.process_allgather(np.array(len(own))).max())
-    padded = np.frombuffer(own.ljust(longest), np.uint8)
-    return merge([json.loads(bytes(row)) for row in multihost_utils.process_allgather(padded)])
-
-
 def merge(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One state from those of all hosts at the same batch, for any other number of hosts.
+    """One state from those of all hosts at the same batch, for any other number of hosts: what a
+    checkpoint keeps.
 
     Raises:
       ValueError: the states are not of one stream at one batch.

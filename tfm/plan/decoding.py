@@ -6,7 +6,6 @@ exchange nothing.
 
 import dataclasses
 import functools
-import math
 import time
 from dataclasses import dataclass
 
@@ -65,7 +64,7 @@ def compile_search(c: config.Config, topology: Topology, length: int) -> Decodin
     return Decoding(
         sentences=c.decode.batch_size,
         length=length,
-        steps=math.ceil(c.decode.max_length_factor * length + c.decode.max_length_offset),
+        steps=translator.most_tokens(c.decode, length),
         beam=c.decode.beam_size,
         total=total,
         weights=compiled.held(weights),

@@ -60,13 +60,16 @@ def expected_seconds(c: config.Config, chip: Chip, model_flops: float) -> float:
 
     Products at the peak rate; activations kept in memory and fetched again; for every micro-batch,
     gradients added up in memory, and weights that chips share made whole twice; gradients summed
-    over the copies of the weights; four sums of activations a layer where heads are shared.
+    over the copies of the weights, once where there is nothing but copies; four sums of
+    activations a layer where heads are shared.
     """
     mesh, model = c.mesh, c.model
     weights = params.count(transformer.declare(model))
     own = weights / (mesh.fsdp * mesh.tensor)
     compute = model_flops * (1 + RECOMPUTED[model.remat]) / math.prod(dataclasses.astuple(mesh))
     gradients = 2 * 4 * own * (1 - 1 / mesh.data)  # float32, all-reduced
+    if mesh.fsdp * mesh.tensor * mesh.sequence > 1:
+        gradients *= c.train.accumulate
     shared = 3 * 2 * weights / mesh.tensor * (1 - 1 / mesh.fsdp)  # bfloat16
     tokens = _tokens(c, mesh)
     sums = 4 * 2 * tokens * model.d_model * 2 * (1 - 1 / mesh.tensor)

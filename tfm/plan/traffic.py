@@ -68,7 +68,7 @@ def _within(
         if where.name.startswith("all-reduce-scatter"):  # how the TPU compiler writes one
             kind = "reduce-scatter"
         if kind == "reduce-scatter":
-            given = [Array(a.dtype, one_part(a, group), a.fast) for a in given]
+            given = [Array(a.dtype, _one_part(a, group), a.fast) for a in given]
         if group > 1:
             yield Collective(kind, tuple(given), group, times)
     elif one.op in ("fusion", "async-start") and one.called:
@@ -77,7 +77,7 @@ def _within(
             yield from _within(program, inner, part, times, chips)
 
 
-def one_part(whole: Array, group: int) -> tuple[int, ...]:
+def _one_part(whole: Array, group: int) -> tuple[int, ...]:
     """The shape of a ``group``-th of an array, cut where it can be."""
     for i, size in enumerate(whole.shape):
         if size % group == 0:

@@ -42,6 +42,8 @@ def joined(hosts: Hosts) -> Iterator[Group]:
         group.at("waiting for the others to end", 10)
         group.gather(None)
     except BaseException as error:
+        if watch.closed:  # alone, after all
+            raise
         _end(watch, error)
     watch.close()
 

@@ -66,6 +66,11 @@ class Watch:
         self._stage = (stage, times, self._clock)
 
     @property
+    def closed(self) -> bool:
+        """Whether nobody is watched any more."""
+        return self._over.is_set()
+
+    @property
     def stage(self) -> str:
         """What the main thread does now."""
         return self._stage[0]

@@ -1,6 +1,5 @@
 """What is in an experiment's data, before time is spent on training with it."""
 
-import functools
 import hashlib
 import itertools
 import tempfile
@@ -125,19 +124,8 @@ def _memory(c: config.Config) -> list[str]:
     """Bytes that training takes, by the compiler's own account of the real update."""
     declaration = transformer.declare(c.model)
     rule = optimizer.make(c.optimizer, declaration)
-    state = jax.eval_shape(functools.partial(step.init_state, c, rule))
-    shapes = {
-        f"{side}{part}": jax.ShapeDtypeStruct(
-            (c.data.rows, getattr(c.data, f"{side.split('_')[0]}_length")), np.int32
-        )
-        for side, parts in (
-            ("source", ("", "_segments", "_positions")),
-            ("target", ("", "_input", "_segments", "_positions")),
-        )
-        for part in parts
-    }
-    update = functools.partial(step.update, c=c, optimizer=rule)
-    compiled = jax.jit(update, donate_argnums=0).lower(state, shapes).compile()
+    state = step.abstract_state(c, rule)
+    compiled = step.jit_update(c, rule).lower(state, step.abstract_batch(c)).compile()
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     analysis = compiled.memory_analysis()
     temporary = analysis.temp_size_in_bytes if analysis else 0

@@ -5,7 +5,6 @@ under a temporary name until complete. It does not notice a flipped bit in the d
 saved beside them (``manifest.py``) does.
 """
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +12,10 @@ from os import PathLike
 from typing import Any, Literal
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
-from tfm import storage
+from tfm import processes, storage
 from tfm.training import manifest, newest
 from tfm.training.newest import Found, Tree
 
@@ -35,8 +32,8 @@ _OPTIONS = {"save_root_metadata": False, "lightweight_initialize": True}
 class Checkpoints:
     """The checkpoints of one run: a folder that holds one folder per step.
 
-    Use it as a context manager, or call ``close``. One process (or one group of jax processes)
-    writes to a folder at a time; all processes of a group call every method, in the same order.
+    Use it as a context manager, or call ``close``. One process, or one group of them, writes to a
+    folder at a time; all processes of a group call every method, in the same order.
 
     A save that fails for a moment (``storage.trouble`` says which) is tried again, by ``save``
     while it has the state. What fails later, in the background, is told by ``failed``: the caller
@@ -51,6 +48,7 @@ class Checkpoints:
         tries: int = 5,
         pause: float = 1.0,
         on_full_disk: Literal["stop", "go_on"] = "stop",
+        group: processes.Group = processes.ALONE,
     ) -> None:
         """Opens the folder, made if absent, and clears what an unfinished save left there.
 
@@ -60,8 +58,9 @@ class Checkpoints:
           tries: failures in a row that are too many.
           pause: seconds after the first failure, doubled after each more.
           on_full_disk: "stop" raises OSError, "go_on" warns and leaves it at that.
+          group: the processes that write together.
         """
-        self._folder = _absolute(folder)
+        self._folder, self._group = _absolute(folder), group
         self._tries, self._pause, self._on_full_disk = tries, pause, on_full_disk
         self._failures, self._in_background = 0, False
         self._manager = ocp.CheckpointManager(
@@ -78,7 +77,8 @@ class Checkpoints:
     def save(self, step: int, state: Tree, position: dict[str, Any], *, wait: bool = False) -> bool:
         """Starts to save; returns as soon as ``state`` may be overwritten or donated.
 
-        A step that is saved already is not saved again: the same step holds the same state.
+        A step that is saved already is not saved again: it holds the same state, and the position
+        that it was saved with.
 
         Args:
           step: updates made so far.
@@ -118,7 +118,8 @@ class Checkpoints:
 
         The pause before that try is made here. Raises OSError as ``save`` does.
         """
-        if not self._in_background or _largest(self._manager.is_saving_in_progress()):
+        saving = self._in_background and self._manager.is_saving_in_progress()
+        if not self._in_background or any(self._group.gather(saving)):
             return False
         return self._settle() == "again"
 
@@ -156,7 +157,7 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(step)} is damaged ({reason}): "
                 f"going on from step {found[0]} instead; it is now {aside.name}"
             )
-            _rename(self._folder / str(step), aside)
+            self._rename(self._folder / str(step), aside)
         if damaged:
             self._manager.reload()
         return found
@@ -175,29 +176,33 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        # After an error in one of several processes the others do not come: it ends, and says why.
+        if kind is None or self._group.count == 1:
+            self.close()
 
     def _start(self, step: int, args: ocp.args.Composite, wait: bool) -> Outcome:
-        """Starts a save. What goes wrong so early is mended by one process only if it is alone:
-        the others stand at orbax's next barrier, and end when this one does not come.
+        """Starts a save. What goes wrong so early only a process that is alone can mend: others
+        stand at orbax's next barrier.
         """
         error = _caught(lambda: self._manager.save(step, args=args, force=True))
+        if error is not None and self._group.count > 1:
+            raise OSError(
+                f"checkpoints {self._folder}: saving failed ({storage.reason(error)})"
+            ) from error
         if error is not None:
-            return self._judge(error, storage.trouble(error), jax.process_count() == 1)
+            return self._judge(error, storage.trouble(error), True)
         self._in_background = True
         return self._settle() if wait else "done"
 
     def _settle(self, may_try_again: bool = True) -> Outcome:
-        """Waits for the save in the background; all processes come to the same conclusion.
-
-        None waits for ever: orbax gives up on processes that do not come to its barriers.
-        """
+        """Waits for the save in the background; all processes come to the same conclusion."""
         if not self._in_background:
             return "done"
         self._in_background = False
         error = _caught(self._manager.wait_until_finished)
-        worst = _SEVERITY[_largest(_SEVERITY.index(error and storage.trouble(error)))]
+        severity = _SEVERITY.index(error and storage.trouble(error))
+        worst = _SEVERITY[max(self._group.gather(severity))]
         if worst is None:
             self._failures = 0
             return "done"
@@ -205,8 +210,8 @@ class Checkpoints:
 
     def _judge(self, error: Exception, trouble: storage.Trouble, may_try_again: bool) -> Outcome:
         """Says what went wrong, and pauses before another try or raises."""
-        self._manager.reload()
-        self._clear_unfinished()
+        if late := _caught(self._tidy):
+            _log.debug(f"{self._folder}: not tidied up yet: {late}")
         latest = self.latest()
         message = (
             f"checkpoints {self._folder}: saving failed ({storage.reason(error)}); "
@@ -223,12 +228,21 @@ class Checkpoints:
         time.sleep(pause)
         return "again"
 
-    def _clear_unfinished(self) -> None:
-        if jax.process_index() == 0:
+    def _rename(self, old: epath.Path, new: epath.Path) -> None:
+        if self._group.first:
+            if new.exists():
+                new.rmtree()
+            old.rename(new)
+        self._group.gather(None)
+
+    def _tidy(self) -> None:
+        """Clears what a failed save left. Where a late writer is still at it, or the storage fails
+        again, that is left to the next to open the folder.
+        """
+        self._manager.reload()
+        if self._group.first:
             for path in filter(ocp.utils.is_tmp_checkpoint, self._folder.iterdir()):
-                # A late writer may still be there; the next to open the folder clears it again.
-                with contextlib.suppress(OSError):
-                    path.rmtree()
+                path.rmtree()
 
 
 def load(folder: str | PathLike, only: Sequence[str] = ()) -> Found:
@@ -271,14 +285,6 @@ def _placed(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def _rename(old: epath.Path, new: epath.Path) -> None:
-    if jax.process_index() == 0:
-        if new.exists():
-            new.rmtree()
-        old.rename(new)
-    ocp.multihost.sync_global_processes(f"tfm:rename:{old}")
-
-
 def _absolute(folder: str | PathLike) -> epath.Path:
     path = storage.path(folder)
     return path if path.is_absolute() else path.absolute()  # absolute() knows no buckets
@@ -290,10 +296,3 @@ def _caught(action: Callable[[], Any]) -> Exception | None:
     except Exception as error:  # from whatever storage, through tensorstore
         return error
     return None
-
-
-def _largest(number: int) -> int:
-    """The largest of all processes' numbers; all must ask, at the same place."""
-    if jax.process_count() == 1:
-        return int(number)
-    return int(multihost_utils.process_allgather(np.int32(number)).max())

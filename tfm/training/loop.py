@@ -95,13 +95,14 @@ class _Run:
         rule = optimizer.make(c.optimizer, declaration)
         self.layout = sharding.Layout(sharding.make(c.mesh))
         self.update = step.jit_update(c, rule, self.layout)
-        patience = {
+        saving = {
             "tries": c.train.save_tries,
             "pause": c.train.save_pause,
             "on_full_disk": c.train.on_full_disk,
+            "group": group,
         }
         self.checkpoints, self.best = (
-            stack.enter_context(checkpoint.Checkpoints(folder / name, keep, **patience))
+            stack.enter_context(checkpoint.Checkpoints(folder / name, keep, **saving))
             for name, keep in (("checkpoints", 2), ("best", 1))
         )
         host, self.hosts = self.layout.share()
@@ -161,6 +162,7 @@ class _Run:
         with Signals(alone) as signals, terminal.Bar("training", self.group.first) as bar:
             if self.progress.owed:
                 self._validate(signals)
+                reason = self.progress.reason_to_stop(*self._so_far(watch.seconds))
             while not reason and not signals.told:
                 self.group.at(f"reading the batch of update {self.step + 1:,}")
                 batch = next(self.batches)
@@ -252,9 +254,10 @@ class _Run:
 
     def _save(self, watch: Stopwatch, wait: bool = False) -> None:
         self.group.at(f"saving update {self.step:,}", 10)
+        self.record.flush()
         self.progress.elapsed = watch.seconds
         position = {
-            "data": stream.gather(self.batches.get_state()),
+            "data": stream.merge(self.group.gather(self.batches.get_state())),
             "progress": dataclasses.asdict(self.progress),
             "metrics": self.record.unfinished(),
         }

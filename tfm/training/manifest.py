@@ -19,6 +19,10 @@ Tree = Any  # any pytree of arrays
 Manifest = dict[str, Any]
 
 
+class Damage(ValueError):
+    """The checkpoint is not what it was when it was saved; all processes that read it see that."""
+
+
 class Disagreement(ValueError):
     """The checkpoint is whole, but not of this model."""
 
@@ -35,9 +39,9 @@ def make(state: Tree, position: dict[str, Any]) -> Manifest:
 
 
 def check_itself(manifest: Manifest) -> None:
-    """Raises ValueError unless the manifest is as it was made."""
+    """Raises ``Damage`` unless the manifest is as it was made."""
     if manifest["checksum"] != _checksum(manifest):
-        raise ValueError("its manifest fails the checksum")
+        raise Damage("its manifest fails the checksum")
 
 
 def check_target(manifest: Manifest, target: Tree, where: str) -> None:
@@ -59,10 +63,10 @@ def check_target(manifest: Manifest, target: Tree, where: str) -> None:
 
 
 def check_data(manifest: Manifest, state: Tree) -> None:
-    """Raises ValueError unless every array has the bits that the manifest was made from."""
+    """Raises ``Damage`` unless every array has the bits that the manifest was made from."""
     for name, digest in _digests(state).items():
         if digest != manifest["arrays"][name]["digest"]:
-            raise ValueError(f"the data of {name} fail their checksum")
+            raise Damage(f"the data of {name} fail their checksum")
 
 
 def numpy_tree(manifest: Manifest, only: Sequence[str] = ()) -> Tree:

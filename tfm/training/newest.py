@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -43,6 +44,12 @@ def whole(
             except manifest.Disagreement:
                 raise
             except Exception as error:  # damaged files fail in every way there is
+                if jax.process_count() > 1 and not isinstance(error, manifest.Damage):
+                    # Each reads its own part: the others may find nothing wrong with theirs.
+                    raise ValueError(
+                        f"checkpoint {folder / str(step)} cannot be read ({storage.reason(error)}):"
+                        " start once with one process, which sets it aside, or move it away"
+                    ) from error
                 damaged.append((step, storage.reason(error)))
                 time.sleep(0.2)  # for its other reads to end while they are hushed
     if damaged:
@@ -62,7 +69,7 @@ def _read(
 ) -> tuple[Tree, dict[str, Any]]:
     """(state, position) of one step, or any error whatever."""
     if not (folder / str(step) / "manifest").is_dir():  # orbax would return None, and log it
-        raise ValueError("it has no manifest")
+        raise manifest.Damage("it has no manifest")
     args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
     listed = manager.restore(step, args=args).manifest
     manifest.check_itself(listed)

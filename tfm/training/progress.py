@@ -7,14 +7,17 @@ from tfm import config
 
 @dataclass
 class Progress:
-    """What a run must remember besides weights and data position; saved with each checkpoint."""
+    """What a run must remember besides weights and data position; saved with each checkpoint.
+
+    ``owed`` is a validation that was broken off: done at each start, until an update follows.
+    """
 
     elapsed: float = 0.0
     pairs: int = 0
     best: float | None = None
     since_best: int = 0
     validated: int = -1
-    owed: bool = False  # a validation that was broken off
+    owed: bool = False
 
     def share(self, c: config.Train, update: int, epochs: float, seconds: float) -> float:
         """How much of ``c.stop`` is done."""

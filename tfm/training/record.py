@@ -107,6 +107,11 @@ class Record:
         self._metrics, self._untimed, self.training_time = [], 0, Stopwatch()
         return f"loss {v['loss']:.3f}, {v['tokens_per_second']:,.0f} tok/s"
 
+    def flush(self) -> None:
+        """Sees to it that all is written: a checkpoint holds nothing of what came before it."""
+        if self._writes:
+            self._file.flush(now=True)
+
     def close(self) -> None:
         """Ends the files."""
         if not self._writes:
@@ -130,7 +135,7 @@ class _Curves:
 def _rows(path: epath.Path) -> list[list[str]]:
     if not path.exists():
         return []
-    text = io.StringIO(path.read_text(), newline="")
+    text = io.StringIO(path.read_text(encoding="utf-8"), newline="")
     rows: list[list[Any]] = list(csv.reader(text, delimiter="\t"))[1:]
     return [row for row in rows if len(row) == len(_COLUMNS)]  # a killed run may leave half a line
 

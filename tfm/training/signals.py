@@ -9,8 +9,11 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 
-class BrokenOff(Exception):
-    """What was under way is left undone: the run was told to stop."""
+class BrokenOff(BaseException):
+    """What was under way is left undone: the run was told to stop.
+
+    As KeyboardInterrupt, so that nothing on the way takes it for a failure of its own.
+    """
 
 
 class Signals:
@@ -49,10 +52,10 @@ class Signals:
         Raises:
           BrokenOff: the run was told to stop, before or in the block.
         """
-        if self.told:
-            raise BrokenOff
         self._breaking_off = self._alone
         try:
+            if self.told:
+                raise BrokenOff
             yield
         finally:
             self._breaking_off = False

@@ -97,10 +97,10 @@ def declare(c: Config, vocab: int) -> Tree:
     """The tables. Inputs start uniform in ±1/2D, outputs at zero, as word2vec.c has them.
 
     Does one matrix suffice? It learns, but less: on 6.3 M words of English (technical pages, Brown;
-    100 wide, 5 epochs, seed 1) Spearman on SimLex-999 / WordSim-353 fell from 0.12 / 0.36 to
-    0.05 / 0.28 for skipgram, and from 0.10 / 0.32 to 0.08 / 0.27 for cbow. With one table a word's
-    score with itself is its squared length, yet words seldom follow themselves; with two, being
-    read and being guessed are free of each other.
+    100 wide, 5 epochs, 16 samples, seed 1) Spearman on SimLex-999 / WordSim-353 fell from
+    0.12 / 0.36 to 0.05 / 0.28 for skipgram, and from 0.10 / 0.32 to 0.08 / 0.27 for cbow. With one
+    table a word's score with itself is its squared length, yet words seldom follow themselves; with
+    two, being read and being guessed are free of each other.
     """
 
     def small(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
