@@ -1,6 +1,7 @@
 """A plan, on 8 CPU devices."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -190,6 +191,20 @@ def test_a_mesh_for_more_chips_than_there_are_is_replaced(chips_of):
     made = plan.plan(small(mesh={"fsdp": 16}), "toy", decode_length=0)
     assert made.refused == "mesh: fsdp 16 wants 16 devices, there are 8"
     assert made.found.chips == 8
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu", "cpu"])
+def test_what_takes_more_than_there_is_does_not_fit_whatever_the_compiler_says(platform):
+    stats = SimpleNamespace(
+        argument_size_in_bytes=8, output_size_in_bytes=6, alias_size_in_bytes=5,
+        temp_size_in_bytes=4, generated_code_size_in_bytes=3,
+    )  # fmt: skip
+    program = SimpleNamespace(memory_analysis=lambda: stats)
+    there = dataclasses.replace(CPU, platform=platform, chip=topology.Chip("toy", 16))
+    assert compiled.held_at_once(program, there) == 16
+    small = dataclasses.replace(there, chip=topology.Chip("toy", 15))
+    with pytest.raises(compiled.TooLarge):
+        compiled.held_at_once(program, small)
 
 
 def test_the_least_that_a_chip_holds():
