@@ -3,7 +3,7 @@ import re
 import pytest
 import tiny
 
-from tfm.training import check, loop
+from tfm.training import check, opening
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -88,7 +88,7 @@ def test_batches_and_memory_are_foretold(report):
 
 def test_nothing_is_left_behind_and_a_run_s_tokenizers_serve(report, tmp_path, monkeypatch):
     c = report[1]
-    loop.open_data(c, tmp_path)
+    opening.open_data(c, tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr(check, "_memory", lambda c: [])
     assert line(check.report(c, tmp_path), "train:") == line(report[0], "train:")

@@ -28,12 +28,12 @@ if processes > 1:
 
 from tfm import config, sharding, transformer
 from tfm.data import stream
-from tfm.training import loop, optimizer, step
+from tfm.training import opening, optimizer, step
 
 def train(experiment):
     c = config.from_file(experiment)
-    data = loop.open_data(c, Path(folder))
-    c = loop.resolve(c, data)
+    data = opening.open_data(c, Path(folder))
+    c = opening.resolve(c, data)
     layout = sharding.Layout(sharding.make(c.mesh))
     rule = optimizer.make(c.optimizer, transformer.declare(c.model))
     host, hosts = layout.share()

@@ -9,7 +9,8 @@ from tfm.word2vec import corpus, huffman
 from tfm.word2vec.model import Config, rate
 
 SENTENCES = [["a", "b", "a"], [], ["c", "a", "rare", "b", "c"], ["a"], ["b", "c", "a", "b"]] * 40
-C = Config(window=2, centres=4, tiles=3, samples=6, min_count=41, subsample=0, epochs=2)
+R = 2
+C = Config(window=2, centres=4, tiles=3, samples=6, min_count=41, subsample=0, epochs=2, replicas=R)
 
 
 @pytest.fixture
@@ -36,9 +37,9 @@ def test_every_word_is_a_centre_once_an_epoch_in_order(stream):
     ids, vocabulary = stream
     W, found, shares = C.window, [], []
     for share, batch in corpus.batches(C, ids, vocabulary.counts_V, 2):
-        assert batch.words_BS.shape == (2, C.tiles, C.centres + 2 * W)
-        centres = batch.words_BS[:, :, W:-W]
-        found += centres[batch.sentences_BS[:, :, W:-W] > 0].tolist()
+        assert batch.words_BS.shape == (R, 2, C.tiles, C.centres + 2 * W)
+        centres = batch.words_BS[..., W:-W]
+        found += centres[batch.sentences_BS[..., W:-W] > 0].tolist()
         shares.append(share)
     assert found == 2 * [i for i in ids if i >= 0]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
@@ -53,7 +54,8 @@ def test_neighbours_in_a_tile_are_neighbours_in_the_text(stream):
         if i >= 0:
             text.append((int(i), number))
     for _, batch in corpus.batches(replace(C, epochs=1), ids, vocabulary.counts_V, 1):
-        for words, sentences in zip(batch.words_BS[0], batch.sentences_BS[0], strict=True):
+        tiles = (np.concatenate(x[:, 0]) for x in (batch.words_BS, batch.sentences_BS))
+        for words, sentences in zip(*tiles, strict=True):
             for at in range(W, W + C.centres):
                 if sentences[at]:
                     seen[
@@ -63,19 +65,21 @@ def test_neighbours_in_a_tile_are_neighbours_in_the_text(stream):
         (word, text[i - 1][0] if i and text[i - 1][1] == number else -1)
         for i, (word, number) in enumerate(text)
     )
-    stacks = -(-len(text) // (C.tiles * C.centres))  # a window ends where a stack does
-    assert sum((want - seen).values()) <= stacks and seen.total() == want.total()
+    rounds = -(-len(text) // (R * C.tiles * C.centres))  # a window ends where a round does
+    assert sum((want - seen).values()) <= rounds and seen.total() == want.total()
 
 
 def test_windows_negatives_and_rates(stream):
     ids, vocabulary = stream
-    batches = [b for _, b in corpus.batches(replace(C, epochs=40), ids, vocabulary.counts_V, 8)]
+    batches = [
+        b for _, b in corpus.batches(replace(C, epochs=40, replicas=1), ids, vocabulary.counts_V, 8)
+    ]
     reach = np.concatenate([b.reach_BT.ravel() for b in batches])
     assert np.allclose(np.bincount(reach)[1:] / len(reach), 1 / C.window, atol=0.02)
     drawn = np.concatenate([b.negatives_BJ.ravel() for b in batches])
     want = vocabulary.counts_V**0.75 / (vocabulary.counts_V**0.75).sum()
     assert np.allclose(np.bincount(drawn) / len(drawn), want, atol=0.02)
-    rates = np.array([b.rate[0] for b in batches])
+    rates = np.array([b.rate[0, 0] for b in batches])
     assert rates[0] == np.float32(rate(C))
     steps = -np.diff(rates[:-2])
     assert np.allclose(steps, steps.mean(), rtol=0.3) and rates[-1] < 0.05 * rates[0]
@@ -87,7 +91,7 @@ def test_frequent_words_are_thinned_out(stream):
     kept = Counter()
     for _, batch in corpus.batches(c, ids, vocabulary.counts_V, 2):
         W = c.window
-        centres = batch.words_BS[:, :, W:-W][batch.sentences_BS[:, :, W:-W] > 0]
+        centres = batch.words_BS[..., W:-W][batch.sentences_BS[..., W:-W] > 0]
         kept.update(centres.tolist())
     f = vocabulary.counts_V / vocabulary.counts_V.sum()
     want = np.sqrt(0.05 / f) + 0.05 / f

@@ -20,12 +20,12 @@ def zipf(tmp_path, words=50, sentences=40, length=100):
 
 @pytest.mark.parametrize("method", ["cbow", "skipgram"])
 def test_the_guesses_foreseen_are_those_of_the_batches(tmp_path, method):
-    c = replace(C, method=method)
+    c = replace(C, method=method, replicas=1)
     stream, vocabulary = zipf(tmp_path)
     V, updates = len(vocabulary.words), 0
     read_V, met_V = np.zeros(V), np.zeros(V)
     for _, stack in corpus.batches(c, stream, vocabulary.counts_V, 8):
-        for batch in map(model.Batch, *stack):
+        for batch in map(model.Batch, *(x[0] for x in stack)):
             near_BTS = np.asarray(model.near(c, batch))
             pairs_BT, centres_BT = near_BTS.sum(axis=2), batch.words_BS[:, c.window : -c.window]
             updates += pairs_BT.any()

@@ -34,7 +34,7 @@ from peers.shapes import Shape
 
 from tfm import terminal
 from tfm.data import corpus
-from tfm.training.loop import open_data, resolve
+from tfm.training.opening import open_data, resolve
 from tfm.word2vec import analysis, training
 from tfm.word2vec.model import Config
 
@@ -165,7 +165,7 @@ def word2vec(
         json: Where to keep the results.
     """
     words = _peer("gensim_words")
-    training.one_thread()  # as ``tfm embed train`` does
+    training.use_cores(Config(method="cbow"))  # as ``tfm embed train`` does
     sentences = words.read(text)
     pairs = {path.name: analysis.read_pairs(words.lines(path)) for path in similarity}
     rows = []

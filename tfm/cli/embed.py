@@ -44,7 +44,7 @@ def train(
 
     if not files:
         raise ValueError("embed train: no text given")
-    training.one_thread()
+    training.use_cores(settings)
     cutter = _tokenizer(tokenizer, pieces, language, files)
     vocabulary = corpus.count(words.sentences(files, cutter), settings.min_count)
     _log.info(f"{vocabulary.counts_V.sum():,} words, {len(vocabulary.words):,} different ones")

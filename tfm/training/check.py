@@ -12,7 +12,7 @@ import numpy as np
 from tfm import config, params, storage, transformer
 from tfm.data import corpus, stream, tokenizer
 from tfm.data import scan as scanning
-from tfm.training import loop, optimizer, step
+from tfm.training import opening, optimizer, step
 
 _RATIO = 3.0  # One side this much longer than usual, in tokens, is seldom a translation.
 _BATCHES = 20
@@ -26,8 +26,8 @@ def report(c: config.Config, folder: str | PathLike | None) -> str:
       folder: of a run whose tokenizers to use; None trains them in a temporary folder.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        data = loop.open_data(c, storage.path(folder or temporary))
-    c = loop.resolve(c, data)
+        data = opening.open_data(c, storage.path(folder or temporary))
+    c = opening.resolve(c, data)
     seen: dict[str, np.ndarray] = {}
     sections = []
     for name in ("train", "dev", "test"):
@@ -104,7 +104,7 @@ def _fertility(pairs: corpus.Pairs, side_tokenizer: tokenizer.Tokenizer, side: i
     return f"{pieces / words:.2f} pieces a word"
 
 
-def _density(c: config.Config, data: loop.Data) -> list[str]:
+def _density(c: config.Config, data: opening.Data) -> list[str]:
     """How full packed batches are, by packing a few."""
     batches = stream.batches(data.pairs, data.scan, data.tokenizers, c.data, prefetch=0)
     some = list(itertools.islice(batches, _BATCHES))

@@ -143,21 +143,24 @@ def _softmax(
 
 def _ring(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -> jax.Array:
     (axis,) = layout.cuts("length")
-
-    def body(*arrays: jax.Array) -> tuple[jax.Array]:
-        return (ring(*arrays, axis=axis, causal=sight.causal, soft_cap=c.soft_cap),)
-
-    run = layout.local(body, (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS), (_QUERIES,))
-    return run(q, *kv, *sight.segments)[0]
+    kernel = functools.partial(ring, axis=axis, causal=sight.causal, soft_cap=c.soft_cap)
+    return _on_each_device(kernel, q, kv, sight, layout)
 
 
 def _splash(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -> jax.Array:
+    kernel = functools.partial(implementations.splash, causal=sight.causal, soft_cap=c.soft_cap)
+    return _on_each_device(kernel, q, kv, sight, layout)
+
+
+def _on_each_device(
+    kernel: Callable[..., jax.Array], q: jax.Array, kv: KeyValue, sight: Sight, layout: Layout
+) -> jax.Array:
     """Every device runs the kernel on its own sentences and heads: XLA cannot cut a kernel."""
-
-    def body(*arrays: jax.Array) -> tuple[jax.Array]:
-        return (implementations.splash(*arrays, causal=sight.causal, soft_cap=c.soft_cap),)
-
-    run = layout.local(body, (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS), (_QUERIES,))
+    run = layout.local(
+        lambda *arrays: (kernel(*arrays),),
+        (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS),
+        (_QUERIES,),
+    )
     return run(q, *kv, *sight.segments)[0]
 
 

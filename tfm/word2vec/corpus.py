@@ -4,6 +4,7 @@ The stream is a file of int32: the ids of a sentence's words, then ``END``. It i
 so memory does not grow with the corpus.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfm.word2vec.model import Batch, Config, rate, samples
+from tfm.word2vec.model import Batch, Config, rate, replicas, samples
 
 END = -1
 _CHUNK = 1 << 20  # ids looked at together
@@ -56,10 +57,15 @@ def write(sentences: Iterable[Sequence[str]], vocabulary: Vocabulary, path: Path
       The stream, mapped from the file: [n] int32.
     """
     ids = {word: i for i, word in enumerate(vocabulary.words)}
+    coming: list[int] = []  # a write for every sentence would cost more than finding its words
     with path.open("wb") as file:
         for sentence in sentences:
-            known = [ids[word] for word in sentence if word in ids]
-            np.array([*known, END], np.int32).tofile(file)
+            coming += [ids[word] for word in sentence if word in ids]
+            coming.append(END)
+            if len(coming) >= _CHUNK:
+                np.array(coming, np.int32).tofile(file)
+                coming.clear()
+        np.array(coming, np.int32).tofile(file)
     return np.memmap(path, np.int32, "r")
 
 
@@ -83,35 +89,36 @@ def negative_table(counts_V: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def batches(
-    c: Config, stream: np.ndarray, counts_V: np.ndarray, stack: int
+    c: Config, stream: np.ndarray, counts_V: np.ndarray, length: int
 ) -> Iterator[tuple[float, Batch]]:
-    """All epochs' text, ``stack`` batches at a time: the share of it done before, and the batches.
+    """All epochs' text, a round at a time: the share of it done before, and the round's batches.
 
-    Thinned out, the text runs on through sentences and epochs; a window ends where its sentence
-    ends, or, rarely, where a stack does. The last stack is filled up with padding.
-    Leaves are [stack, tiles, ...].
+    A round has ``length`` batches for each replica: leaves are [R,M,B,...]. Thinned out, the text
+    runs on through sentences, replicas and epochs; a window ends where its sentence ends, or,
+    rarely, where a round does. The last round is filled up with padding.
     """
     rng = np.random.default_rng(c.seed)
     negatives = negative_table(counts_V, c.exponent)
-    W, whole = c.window, stack * c.tiles * c.centres
-    for words, sentences, share in _stacks(c, stream, counts_V, whole, rng):
+    W, shape = c.window, (replicas(c), length, c.tiles)
+    whole = math.prod(shape) * c.centres
+    for words, sentences, share in _rounds(c, stream, counts_V, whole, rng):
 
         def tiles(x: np.ndarray) -> np.ndarray:
             windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, W), c.centres + 2 * W)
-            return windows[:: c.centres].reshape(stack, c.tiles, -1)
+            return windows[:: c.centres].reshape(*shape, -1)
 
-        drawn = rng.integers(len(negatives), size=(stack, c.tiles, samples(c)), dtype=np.int32)
+        drawn = rng.integers(len(negatives), size=(*shape, samples(c)), dtype=np.int32)
         batch = Batch(
             tiles(words),
             tiles(sentences),
-            rng.integers(1, W + 1, size=(stack, c.tiles, c.centres), dtype=np.int32),
+            rng.integers(1, W + 1, size=(*shape, c.centres), dtype=np.int32),
             negatives[drawn],
-            np.full(stack, rate(c) * max(1e-3, 1 - share), np.float32),
+            np.full(shape[:2], rate(c) * max(1e-3, 1 - share), np.float32),
         )
         yield share, batch
 
 
-def _stacks(
+def _rounds(
     c: Config, stream: np.ndarray, counts_V: np.ndarray, whole: int, rng: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Yields ``whole`` ids, their sentences' numbers, and the share of the work done before."""

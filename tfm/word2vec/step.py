@@ -69,17 +69,15 @@ def _gather(tables: Tree, ids: Tree) -> Tree:
     return {name: tables[name].at[i].get(mode="promise_in_bounds") for name, i in ids.items()}
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def updates(
     c: Config, tables: Tree, batches: Batch, paths: Paths | None = None, paces: Tree | None = None
-) -> tuple[Tree, jax.Array]:
-    """``update`` by a stack of batches, [M,...] each, in one compiled call.
+) -> Tree:
+    """``update`` by one batch after the other, [M,...] each."""
+    return jax.lax.scan(lambda t, b: (update(c, t, b, paths, paces), None), tables, batches)[0]
 
-    Returns:
-      The tables, and their loss a centre, now, on the first batch, [] float32.
-    """
-    tables, _ = jax.lax.scan(lambda t, b: (update(c, t, b, paths, paces), None), tables, batches)
-    first = jax.tree.map(lambda x: x[0], batches)
-    rows = _gather(tables, _touched(c, tables, first, paths))
-    count = jnp.sum(model.centres(c, first.sentences_BS) != 0)
-    return tables, _loss_of_rows(c, first, paths, rows) / jnp.maximum(count, 1)
+
+def loss(c: Config, tables: Tree, batch: Batch, paths: Paths | None = None) -> jax.Array:
+    """A batch's loss a centre, [] float32."""
+    rows = _gather(tables, _touched(c, tables, batch, paths))
+    count = jnp.sum(model.centres(c, batch.sentences_BS) != 0)
+    return _loss_of_rows(c, batch, paths, rows) / jnp.maximum(count, 1)

@@ -1,0 +1,97 @@
+import logging
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tfm.word2vec import corpus, huffman, model, pace, replicas, step, training
+from tfm.word2vec.model import Config
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+WORDS = "abcdefghijkl"
+C = Config(width=8, window=2, min_count=1, subsample=0, centres=4, tiles=2, samples=4, epochs=1)
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A stream in which words near each other in the alphabet come together."""
+    rng = np.random.default_rng(0)
+    at = np.clip(np.cumsum(rng.integers(-1, 2, (200, 9)), axis=1) + 5, 0, len(WORDS) - 1)
+    sentences = [[WORDS[i] for i in row] for row in at]
+    vocabulary = corpus.count(sentences, 1)
+    return corpus.write(sentences, vocabulary, tmp_path / "ids"), vocabulary
+
+
+def first_round(c, text):
+    stream, vocabulary = text
+    _, batches = next(corpus.batches(c, stream, vocabulary.counts_V, 5))
+    rng = np.random.default_rng(1)
+    tables = {
+        name: jnp.asarray(rng.normal(size=(len(WORDS), c.width)), jnp.float32)
+        for name in model.declare(c, len(WORDS))
+    }
+    return tables, batches
+
+
+def after(c, text, devices, paths=None, paces=None):
+    tables, batches = first_round(c, text)
+    mesh = replicas.spread(c, jax.devices()[:devices])
+    assert mesh.size == devices
+    at = replicas.place(mesh, (tables, paths, paces))
+    return replicas.learn(c, mesh, at[0], replicas.place_text(mesh, batches), *at[1:])
+
+
+@pytest.mark.parametrize("objective", ["negative", "hierarchical"])
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_what_four_replicas_learned_is_added_up_wherever_they_are(text, devices, objective):
+    c = replace(C, replicas=4, objective=objective)
+    counts_V = text[1].counts_V
+    paths = huffman.paths(counts_V) if objective == "hierarchical" else None
+    paths, paces = jax.tree.map(jnp.asarray, (paths, pace.paces(c, counts_V, paths)))
+    start, batches = first_round(c, text)
+    got, loss = after(c, text, devices, paths, paces)
+    alone = [
+        step.updates(c, start, jax.tree.map(lambda x, r=r: x[r], batches), paths, paces)
+        for r in range(4)
+    ]
+    for name, table in start.items():
+        changes = [np.asarray(one[name], np.float64) - np.asarray(table) for one in alone]
+        assert min(np.abs(change).max() for change in changes) > 0.01
+        np.testing.assert_allclose(got[name], table + sum(changes), atol=2e-6)
+    first = jax.tree.map(lambda x: x[0, 0], batches)
+    np.testing.assert_allclose(loss, step.loss(c, got, first, paths), rtol=1e-5)
+
+
+def test_one_replica_learns_from_one_batch_after_the_other(text):
+    c = replace(C, replicas=1)
+    start, batches = first_round(c, text)
+    want = jax.jit(step.updates, static_argnums=0)(c, start, jax.tree.map(lambda x: x[0], batches))
+    got, _ = after(c, text, 1)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=1e-6)
+
+
+def test_a_round_ends_when_the_average_word_was_a_centre_four_times():
+    for vocab in (10_000, 100_000):
+        assert replicas.updates_alone(Config(), vocab) * 256 == pytest.approx(4 * vocab, rel=0.01)
+    assert replicas.updates_alone(Config(), 10) == 8
+
+
+@pytest.mark.parametrize(("count", "devices", "used"), [(1, 8, 1), (4, 3, 2), (6, 8, 6), (8, 3, 2)])
+def test_every_device_gets_the_same_number_of_replicas(count, devices, used):
+    assert replicas.spread(replace(C, replicas=count), jax.devices()[:devices]).size == used
+
+
+def test_the_devices_do_not_matter_to_what_is_learned(text, caplog):
+    stream, vocabulary = text
+    c = replace(C, method="cbow", epochs=3)
+    with caplog.at_level(logging.INFO):
+        want = training.train(c, stream, vocabulary, devices=jax.devices()[:1])
+        got = training.train(c, stream, vocabulary)
+    lines = [line for line in caplog.messages if "replica(s)" in line]
+    assert lines == ["2 replica(s) on 1 cpu device(s)", "2 replica(s) on 2 cpu device(s)"]
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=1e-5)
