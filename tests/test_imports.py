@@ -23,7 +23,7 @@ FLOORS = [
     {"training.checkpoint"},  # below the translator, which reads them
     {"training.newest"},
     {"training.manifest"},
-    {"decoding"},
+    {"buckets", "decoding"},
     {"evaluation"},
     {"data"},
     {"config"},

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 import tfm
-from tfm import incremental, transformer, translator
+from tfm import buckets, incremental, transformer, translator
 from tfm.config import Decode
 from tfm.data import pieces
 from tfm.data.tokenizer import BOS, EOS
@@ -130,7 +130,7 @@ def test_score_is_the_same_in_any_company(model):
 def test_the_number_of_compiled_shapes_is_bounded(model):
     for limit, batch_size in ((32, 16), (64, 64), (200, 48)):
         shapes = {
-            (translator._rows(count, batch_size), translator._bucket(length, limit))
+            (buckets.count(count, batch_size), buckets.length(length, limit))
             for count in range(1, batch_size + 1)
             for length in range(1, limit + 1)
         }

@@ -1,8 +1,4 @@
-"""A trained model at work: raw text in, translations or probabilities out.
-
-Every sentence goes into the length bucket of its own, so what it is padded to does not depend on
-its neighbours, and the number of compiled shapes is bounded.
-"""
+"""A trained model at work: raw text in, translations or probabilities out."""
 
 import dataclasses
 import functools
@@ -18,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tfm import config, embeddings, incremental, storage, transformer
+from tfm import buckets, config, embeddings, incremental, storage, transformer
 from tfm.config import Decode
 from tfm.data import pieces
 from tfm.data.tokenizer import BOS, EOS, Tokenizer, normalise
@@ -109,15 +105,15 @@ class Translator:
                     f"{data.source_length} and {data.target_length}"
                 )
         sizes = [
-            (_bucket(len(s), data.source_length), _bucket(len(t), data.target_length))
+            (buckets.length(len(s), data.source_length), buckets.length(len(t), data.target_length))
             for s, t in zip(source_ids, target_ids, strict=True)
         ]
         result = [0.0] * len(sources)
-        for (S, T), batch in _batches(sizes, self.config.decode.batch_size):
-            B = _rows(len(batch), self.config.decode.batch_size)
+        for (S, T), batch in buckets.group(sizes, self.config.decode.batch_size):
+            B = buckets.count(len(batch), self.config.decode.batch_size)
             arrays = (
-                _pad([source_ids[i] for i in batch], B, S),
-                _pad([target_ids[i] for i in batch], B, T),
+                buckets.pad([source_ids[i] for i in batch], B, S),
+                buckets.pad([target_ids[i] for i in batch], B, T),
             )
             run = self._compile("score", _score, self.params, *arrays, c=self.config.model)
             for i, value in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
@@ -138,11 +134,15 @@ class Translator:
         return pieces.cut(text, lambda part: len(self.source.encode(part)) <= limit)
 
     def _search(self, texts: Sequence[str], n: int, settings: Decode) -> list[list[Translation]]:
-        ids = [_crop(x, self.config.data.source_length) for x in self.source.encode_batch(texts)]
-        sizes = [_bucket(len(x), self.config.data.source_length) for x in ids]
+        ids = [
+            buckets.crop(x, self.config.data.source_length) for x in self.source.encode_batch(texts)
+        ]
+        sizes = [buckets.length(len(x), self.config.data.source_length) for x in ids]
         result: list[list[Translation]] = [[]] * len(texts)
-        for S, batch in _batches(sizes, settings.batch_size):
-            source_BS = _pad([ids[i] for i in batch], _rows(len(batch), settings.batch_size), S)
+        for S, batch in buckets.group(sizes, settings.batch_size):
+            source_BS = buckets.pad(
+                [ids[i] for i in batch], buckets.count(len(batch), settings.batch_size), S
+            )
             run = self._compile(
                 "search", search, self.params, source_BS, c=self.config.model, settings=settings
             )
@@ -274,41 +274,6 @@ def _score(
         return jnp.where(target_T != 0, gained_T, 0.0).sum()
 
     return jax.lax.map(sentence, (hidden_BTD, target_BT))  # one sentence's logits at a time
-
-
-def _bucket(length: int, limit: int) -> int:
-    """The padded length of a sentence: 8, 16, 24, 32, 48, 64, 96, ... up to the model's limit."""
-    power = max(8, 1 << (length - 1).bit_length())
-    between = power * 3 // 4
-    return min(limit, between if power > 16 and length <= between else power)
-
-
-def _rows(count: int, batch_size: int) -> int:
-    """The padded number of sentences: 1, 4, 16, ... or a whole batch."""
-    return min(batch_size, 4 ** math.ceil(math.log(count, 4))) if count > 1 else 1
-
-
-def _batches(sizes: Sequence[Any], batch_size: int) -> list[tuple[Any, list[int]]]:
-    """Indices of equal size, at most ``batch_size`` together: [(size, indices), ...]."""
-    order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
-    batches: list[tuple[Any, list[int]]] = []
-    for i in order:
-        if not batches or batches[-1][0] != sizes[i] or len(batches[-1][1]) == batch_size:
-            batches.append((sizes[i], []))
-        batches[-1][1].append(i)
-    return batches
-
-
-def _pad(rows: Sequence[Sequence[int]], count: int, length: int) -> np.ndarray:
-    padded = np.zeros((count, length), np.int32)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return padded
-
-
-def _crop(ids: list[int], limit: int) -> list[int]:
-    """A single character may take more pieces than fit; its end is all that can go."""
-    return ids if len(ids) <= limit else [*ids[: limit - 1], EOS]
 
 
 def _join(parts: list[list[Translation]], joiner: str) -> list[Translation]:

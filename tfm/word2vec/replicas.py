@@ -2,10 +2,11 @@
 
 One update is too small to be shared between devices: they would only wait for one another. So a
 replica makes many by itself, and then ``W ← W + Σᵣ (Wᵣ − W)``. As long as most words were met a few
-times only, that is what one copy would have learned from all of the text; their mean would be what
-it learns from a share of it (measured in ``experiments/README.md``; Ji 2016, §III-E, adds up
-changes too). How many replicas there are decides what is learned; on how many devices they are
-does not.
+times only, that is what one copy would have learned from all of the text; the mean of the copies
+would be what it learns from a share. On 6.3 M words, two replicas, 100 wide, Spearman on SimLex-999
+/ WordSim-353 was 0.126 / 0.295 with the sum, 0.098 / 0.272 with the mean, and with one copy 0.119 /
+0.295; adding up four times less often it fell to 0.093 / 0.291 (cbow, means of three seeds).
+How many replicas there are decides what is learned; on how many devices they are does not.
 """
 
 import functools
