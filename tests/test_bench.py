@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tfm
@@ -59,6 +60,19 @@ def measure(monkeypatch):
     from peers import measure
 
     return measure
+
+
+def test_both_sides_of_tfm_run(measure):
+    from peers import ours, shapes
+
+    shape = shapes.Shape(width=128, layers=1, d_ff=64, vocab=64, batch=4, length=9)
+    rng = np.random.default_rng(0)
+    for side in (
+        ours.training(shape, shapes.random_batch(shape), 0.0),
+        ours.decoding(shape, rng.integers(4, 64, (4, 9), dtype=np.int32), beam=2),
+    ):
+        side.run()
+        assert (side.name, side.tokens) == ("tfm", 36) and side.flops > 0
 
 
 def test_a_table_prints_names_as_they_are_and_says_what_it_counts(measure, capsys):

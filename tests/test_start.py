@@ -47,8 +47,31 @@ def test_pieces_that_have_a_vector_start_from_it_and_the_others_as_drawn(tmp_pat
     np.testing.assert_allclose(begun[4:10], table / size, rtol=1e-6)
     rest = np.r_[0:4, 10 : source.size]
     np.testing.assert_array_equal(begun[rest], drawn[rest])
-    assert f"source table: {6 / source.size:.1%}" in caplog.text
-    assert f"target table: {3 / target.size:.1%}" in caplog.text
+    assert f"source table: {6 / source.size:.1%} of the pieces start from {lower}\n" in caplog.text
+    assert f"target table: {3 / target.size:.1%} of the pieces start from {upper}\n" in caplog.text
+
+
+def test_vectors_of_words_start_the_pieces_that_are_words(tmp_path, caplog):
+    words = {"kind": "word", "source_size": 90, "target_size": 90}
+    c = tiny.config(tmp_path, tokenizer=words)
+    pairs = corpus.open_corpus(c.data.train, c.data)
+    source, target = tokenizer.prepare(c, pairs, tmp_path / "words")
+    sizes = {"source_vocab": source.size, "target_vocab": target.size}
+    lower = [piece.removeprefix("▁") for piece in source.vocabulary[4:24]]
+    file, table = write(tmp_path / "words.vec", lower)  # of both: the target's are in capitals
+    c = tiny.change(c, model=sizes | {"embeddings": Embeddings((file,))})
+    with caplog.at_level(logging.INFO, "tfm"):
+        tables = start.with_vectors(fresh(c), c, (source, target)).params["tables"]
+    size = np.sqrt(np.square(table).sum(1).mean())
+    np.testing.assert_allclose(tables["source"][4:24], table / size, rtol=1e-5)
+    assert f"source table: {20 / source.size:.1%} of the pieces start from {file}" in caplog.text
+    same = [(i, lower.index(w)) for i, p in enumerate(target.vocabulary)
+            if (w := p.removeprefix("▁").lower()) in lower and p.startswith("▁")]  # fmt: skip
+    assert len(same) > 10
+    rows, words = np.array(same).T
+    got = np.asarray(tables["target"])[rows]
+    np.testing.assert_allclose(got / table[words], (got / table[words])[0, 0], rtol=1e-4)
+    assert f"target table: {len(same) / target.size:.1%}" in caplog.text
 
 
 def test_the_average_starts_where_the_weights_do(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tfm import params
-from tfm.word2vec import analysis, corpus, huffman, model, step, training
+from tfm.word2vec import analysis, corpus, huffman, model, pace, step, training
 from tfm.word2vec.model import Batch, Config
 from tfm.word2vec.vectors import Vectors
 
@@ -120,15 +120,13 @@ def test_the_loss_is_that_of_the_papers(method, combine, objective):
     np.testing.assert_allclose(dense_loss(c, b, paths, tree), want, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kept", ["two", "one"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("objective", "kept"),
+    [*((o, "two") for o in OBJECTIVES), ("negative", "one"), ("softmax", "one")],
+)
 @pytest.mark.parametrize("method", ["cbow", "skipgram"])
 def test_an_update_is_gradient_descent_on_the_whole_tables(method, objective, kept):
     c = replace(SMALL, method=method, objective=objective, tables=kept)
-    if (objective, kept) == ("hierarchical", "one"):
-        with pytest.raises(ValueError, match="tables must be two"):
-            model.declare(c, V)
-        return
     paths, b, tree = huffman.paths(COUNTS), batch(c), tables(c)
     slopes = jax.grad(lambda t: dense_loss(c, b, paths, t))(tree)
     after = step.update(c, tree, b, paths)
@@ -205,7 +203,8 @@ def learn(tmp_path, seed=0, combine="mean", **settings):
 )
 def test_words_of_a_topic_come_together(tmp_path, settings):
     space, losses = learn(tmp_path, **settings)
-    assert losses[-1][0] == 1.0
+    shares, values = zip(*losses, strict=True)
+    assert shares == tuple(sorted(shares)) and shares[-1] == 1.0 and values[-1] < values[0]
     for topic in TOPICS:
         for word in topic:
             query_D = analysis.combination(space, [word])
@@ -213,19 +212,47 @@ def test_words_of_a_topic_come_together(tmp_path, settings):
             assert {found.word for found in nearest} == set(topic) - {word}
 
 
-def test_the_seed_decides_everything(tmp_path):
-    first, again, other = (learn(tmp_path, seed=seed)[0].table_VD for seed in (1, 1, 2))
+@pytest.mark.parametrize("settings", [{}, {"method": "cbow", "replicas": 2}])
+def test_the_seed_decides_everything(tmp_path, settings):
+    first, again, other = (learn(tmp_path, seed=s, **settings)[0].table_VD for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-2
 
 
-def test_a_diverging_run_says_so(tmp_path):
+def test_a_diverging_run_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "FARTHEST", np.inf)
     text = [["a", "b", "c", "d"]] * 500
     c = Config(width=4, min_count=1, subsample=0, learning_rate=1e30, objective="softmax")
     vocabulary = corpus.count(text, 1)
     stream = corpus.write(text, vocabulary, tmp_path / "ids")
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         training.train(c, stream, vocabulary)
+
+
+def test_a_text_that_is_thinned_out_to_nothing_is_told(tmp_path):
+    text = [["a", "b"]] * 5
+    vocabulary = corpus.count(text, 1)
+    stream = corpus.write(text, vocabulary, tmp_path / "ids")
+    c = Config(width=4, min_count=1, subsample=1e-12, epochs=1)
+    with pytest.raises(ValueError, match="no word of the text was left by subsample 1e-12"):
+        training.train(c, stream, vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epochs": 0}, "epochs 0 must be at least 1"),
+        ({"centres": 0}, "centres 0"),
+        ({"window": 0}, "window 0"),
+        ({"seed": -1}, "seed -1 must be at least 0"),
+        ({"subsample": -1.0}, "subsample -1.0"),
+        ({"replicas": -1}, "replicas -1"),
+        ({"tables": "one", "objective": "hierarchical"}, "tables must be 'two'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Config(**settings)
 
 
 def test_the_declaration_draws_small_inputs_and_no_outputs():

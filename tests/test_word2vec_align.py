@@ -46,6 +46,16 @@ def test_a_part_of_the_dictionary_turns_the_whole_space(rng):
     np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
 
 
+def test_the_share_held_out_leaves_something_to_learn_from():
+    assert align.split(TRUE, 0, seed=0) == (TRUE, [])
+    assert [len(part) for part in align.split(TRUE[:1], 0.9, seed=0)] == [1, 0]
+    assert [len(part) for part in align.split(TRUE, 0.999, seed=0)] == [1, V - 1]
+    assert align.split([], 0.5, seed=0) == ([], [])
+    for share in (1, 1.5, -0.5, float("nan")):
+        with pytest.raises(ValueError, match="held out is a share of"):
+            align.split(TRUE, share, seed=0)
+
+
 def test_csls_is_conneaus_formula(rng):
     source, target, _ = rotated(rng, 0.5)
     x, y = units(source.table_VD), units(target.table_VD)

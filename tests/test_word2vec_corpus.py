@@ -42,7 +42,7 @@ def test_every_word_is_a_centre_once_an_epoch_in_order(stream):
         found += centres[batch.sentences_BS[..., W:-W] > 0].tolist()
         shares.append(share)
     assert found == 2 * [i for i in ids if i >= 0]
-    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
+    assert shares == sorted(shares) and shares[0] > 0 and shares[-1] == 1
 
 
 def test_neighbours_in_a_tile_are_neighbours_in_the_text(stream):
@@ -79,10 +79,21 @@ def test_windows_negatives_and_rates(stream):
     drawn = np.concatenate([b.negatives_BJ.ravel() for b in batches])
     want = vocabulary.counts_V**0.75 / (vocabulary.counts_V**0.75).sum()
     assert np.allclose(np.bincount(drawn) / len(drawn), want, atol=0.02)
-    rates = np.array([b.rate[0, 0] for b in batches])
-    assert rates[0] == np.float32(rate(C))
-    steps = -np.diff(rates[:-2])
-    assert np.allclose(steps, steps.mean(), rtol=0.3) and rates[-1] < 0.05 * rates[0]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("length", [8, 100, 10_000])
+def test_the_rate_falls_evenly_over_the_text_however_few_rounds_it_makes(stream, length, count):
+    ids, vocabulary = stream
+    c = replace(C, epochs=40, replicas=count)
+    rates, words = [], []
+    for _, b in corpus.batches(c, ids, vocabulary.counts_V, length):
+        real_RM = (b.sentences_BS[..., c.window : -c.window] > 0).sum(axis=(2, 3))
+        assert (b.rate == b.rate[0]).all() and np.ptp(real_RM.sum(axis=1)) <= 1
+        rates += b.rate[0][real_RM[0] > 0].tolist()
+        words += real_RM.sum(axis=0)[real_RM[0] > 0].tolist()
+    before = np.cumsum([0, *words[:-1]]) / sum(words)
+    assert np.allclose(rates, rate(c) * np.maximum(1e-3, 1 - before), atol=0.01 * rate(c))
 
 
 def test_frequent_words_are_thinned_out(stream):

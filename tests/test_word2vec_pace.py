@@ -59,22 +59,27 @@ def test_the_root_of_the_tree_is_met_in_every_guess():
 def test_paces_slow_the_frequent_alone_and_one_table_adds_up():
     counts = np.array([10**6, 1000, 10])
     c = replace(C, tiles=64)
-    paces = pace.paces(c, counts)
+    paces, most = pace.paces(c, counts), pace.FARTHEST / model.rate(c)
+    np.testing.assert_allclose(pace.paces(replace(c, learning_rate=1e-9), counts)["input"], 1)
     for name, met_V in pace.guesses(c, counts, None).items():
-        np.testing.assert_allclose(paces[name] * met_V, np.minimum(met_V, pace.MOST), rtol=1e-5)
+        np.testing.assert_allclose(paces[name] * met_V, np.minimum(met_V, most), rtol=1e-5)
     assert paces["input"][0] < 0.1 and paces["input"][2] == 1
     one = pace.guesses(replace(c, tables="one"), counts, None)["input"]
     np.testing.assert_allclose(one, sum(pace.guesses(c, counts, None).values()))
 
 
-def test_a_word_that_is_half_the_text_does_not_blow_up(tmp_path, monkeypatch):
+@pytest.mark.parametrize("objective", ["negative", "hierarchical", "softmax"])
+@pytest.mark.parametrize("method", ["cbow", "skipgram"])
+def test_a_word_that_is_half_the_text_does_not_blow_up(tmp_path, monkeypatch, method, objective):
     rng = np.random.default_rng(0)
     text = [[w for x in rng.choice(list("bcdef"), 10) for w in ("a", x)] for _ in range(1500)]
     vocabulary = corpus.count(text, 1)
     stream = corpus.write(text, vocabulary, tmp_path / "ids")
-    c = replace(C, tiles=32, subsample=0, epochs=2, learning_rate=0.1)
+    c = replace(C, method=method, objective=objective, tiles=32, subsample=0, epochs=2)
+    c = replace(c, learning_rate=0.1, replicas=1)
     found = training.train(c, stream, vocabulary)
     assert np.linalg.norm(found["input"], axis=1).max() < 20
-    monkeypatch.setattr(pace, "MOST", np.inf)
-    with pytest.raises(FloatingPointError):
-        training.train(c, stream, vocabulary)
+    monkeypatch.setattr(pace, "FARTHEST", np.inf)
+    if method == "skipgram":
+        with pytest.raises(FloatingPointError):
+            training.train(c, stream, vocabulary)

@@ -36,11 +36,12 @@ def first_round(c, text):
     return tables, batches
 
 
-def after(c, text, devices, paths=None, paces=None):
+def after(c, text, devices, paths=None, paces=None, shares=None):
     tables, batches = first_round(c, text)
     mesh = replicas.spread(c, jax.devices()[:devices])
     assert mesh.size == devices
-    at = replicas.place(mesh, (tables, paths, paces))
+    ones = {name: np.ones((len(table), 1), np.float32) for name, table in tables.items()}
+    at = replicas.place(mesh, (tables, paths, paces, shares or ones))
     return replicas.learn(c, mesh, at[0], replicas.place_text(mesh, batches), *at[1:])
 
 
@@ -52,7 +53,8 @@ def test_what_four_replicas_learned_is_added_up_wherever_they_are(text, devices,
     paths = huffman.paths(counts_V) if objective == "hierarchical" else None
     paths, paces = jax.tree.map(jnp.asarray, (paths, pace.paces(c, counts_V, paths)))
     start, batches = first_round(c, text)
-    got, loss = after(c, text, devices, paths, paces)
+    shares = replicas.settled(c, counts_V, 5, paths)
+    got, loss = after(c, text, devices, paths, paces, shares)
     alone = [
         step.updates(c, start, jax.tree.map(lambda x, r=r: x[r], batches), paths, paces)
         for r in range(4)
@@ -60,7 +62,7 @@ def test_what_four_replicas_learned_is_added_up_wherever_they_are(text, devices,
     for name, table in start.items():
         changes = [np.asarray(one[name], np.float64) - np.asarray(table) for one in alone]
         assert min(np.abs(change).max() for change in changes) > 0.01
-        np.testing.assert_allclose(got[name], table + sum(changes), atol=2e-6)
+        np.testing.assert_allclose(got[name], table + shares[name] * sum(changes), atol=2e-6)
     first = jax.tree.map(lambda x: x[0, 0], batches)
     np.testing.assert_allclose(loss, step.loss(c, got, first, paths), rtol=1e-5)
 
@@ -74,9 +76,56 @@ def test_one_replica_learns_from_one_batch_after_the_other(text):
         np.testing.assert_allclose(got[name], want[name], atol=1e-6)
 
 
-def test_a_round_ends_when_the_average_word_was_a_centre_four_times():
+def test_rare_rows_add_up_and_frequent_ones_take_the_mean():
+    counts_V = np.array([10**7] + [10**4] * 10_000 + [1])
+    c = Config(replicas=4, subsample=0)
+    for share_V1 in replicas.settled(c, counts_V, 100, None).values():
+        first, *rest, last = share_V1[:, 0]
+        assert first == pytest.approx(1 / 4, abs=1e-3) and last > 0.95
+        assert 0.26 < min(rest) == max(rest) < 0.8
+    alone = replicas.settled(replace(c, replicas=1), counts_V, 1000, None)
+    assert all((share_V1 == 1).all() for share_V1 in alone.values())
+
+
+def zipf(tmp_path):
+    """A text of few words, met again and again before changes are added up."""
+    rng = np.random.default_rng(0)
+    p = 1 / np.arange(1, 201)
+    sentences = [[f"w{i}" for i in rng.choice(200, 25, p=p / p.sum())] for _ in range(2000)]
+    vocabulary = corpus.count(sentences, 1)
+    return corpus.write(sentences, vocabulary, tmp_path / "ids"), vocabulary
+
+
+@pytest.mark.parametrize("objective", ["negative", "hierarchical", "softmax"])
+@pytest.mark.parametrize("method", ["cbow", "skipgram"])
+def test_many_replicas_do_not_throw_frequent_words_ever_further(
+    tmp_path, monkeypatch, method, objective
+):
+    text = zipf(tmp_path)
+    c = Config(method=method, objective=objective, width=16, min_count=1, subsample=0, epochs=3)
+    ends = {}
+    for count in (1, 8):
+        losses = []
+        tables = training.train(
+            replace(c, replicas=count),
+            *text,
+            lambda share, loss, losses=losses: losses.append(loss),
+        )
+        ends[count] = losses[-1]
+        assert max(np.linalg.norm(table, axis=1).max() for table in tables.values()) < 8
+    assert ends[8] < 1.15 * ends[1]
+    if (method, objective) == ("cbow", "softmax"):  # what the shares are there for
+        plain = lambda c, counts_V, *_: dict.fromkeys(  # noqa: E731
+            ("input", "output"), np.ones((len(counts_V), 1), np.float32)
+        )
+        monkeypatch.setattr(replicas, "settled", plain)
+        with pytest.raises(FloatingPointError, match="the number of replicas"):
+            training.train(replace(c, replicas=8), *text)
+
+
+def test_a_round_ends_when_the_average_word_was_a_centre_six_times():
     for vocab in (10_000, 100_000):
-        assert replicas.updates_alone(Config(), vocab) * 256 == pytest.approx(4 * vocab, rel=0.01)
+        assert replicas.updates_alone(Config(), vocab) * 256 == pytest.approx(6 * vocab, rel=0.01)
     assert replicas.updates_alone(Config(), 10) == 8
 
 

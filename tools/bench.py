@@ -35,7 +35,7 @@ from peers.shapes import Shape
 from tfm import terminal
 from tfm.data import corpus
 from tfm.training.opening import open_data, resolve
-from tfm.word2vec import analysis, training
+from tfm.word2vec import analysis
 from tfm.word2vec.model import Config
 
 BEAM = 4
@@ -165,13 +165,11 @@ def word2vec(
         json: Where to keep the results.
     """
     words = _peer("gensim_words")
-    training.use_cores(Config(method="cbow"))  # as ``tfm embed train`` does
-    sentences = words.read(text)
     pairs = {path.name: analysis.read_pairs(words.lines(path)) for path in similarity}
     rows = []
     for method in methods:
         c = Config(method=method, epochs=epochs)
-        rows += words.compare(c, sentences, seeds, pairs, workers)
+        rows += words.compare(c, text, seeds, pairs, workers)
     measure.report(rows, json)
 
 

@@ -31,9 +31,11 @@ def train(
     """Learn vectors from text.
 
     Args:
-        files: UTF-8 text, a sentence a line, plain or .gz.
+        files: UTF-8 text, a sentence a line, plain or .gz; no pipes, it is read more than once.
         output: Where the vectors go: word2vec's binary format if it ends in .bin, else its text.
-        tokenizer: SentencePiece model to cut the text with; words in lower case if not given.
+        tokenizer: SentencePiece model to cut the text with; words in lower case if not given. Text
+            without spaces between words (Chinese, Japanese) needs it, or has to be segmented.
+            For the tables of a translator: its own, RUN/tokenizers/source.model.
         pieces: Train that tokenizer on the text first, with this many pieces, if it is not there.
         language: Of the text, for a tokenizer that is trained.
         settings: How they are learned.
@@ -44,19 +46,25 @@ def train(
 
     if not files:
         raise ValueError("embed train: no text given")
+    if pieces is not None and tokenizer is None:
+        raise ValueError("embed train: --pieces needs --tokenizer, where the model is kept")
+    words.check(files, by_words=tokenizer is None)
+    vectors.check_output(output)
     training.use_cores(settings)
     cutter = _tokenizer(tokenizer, pieces, language, files)
     vocabulary = corpus.count(words.sentences(files, cutter), settings.min_count)
     _log.info(f"{vocabulary.counts_V.sum():,} words, {len(vocabulary.words):,} different ones")
-    watch = terminal.Stopwatch()
     with tempfile.TemporaryDirectory() as folder, terminal.Bar("embed train") as bar:
         stream = corpus.write(words.sentences(files, cutter), vocabulary, Path(folder) / "ids")
-        tables = training.train(
-            settings, stream, vocabulary, lambda share, loss: bar.show(share, f"loss {loss:.3f}")
-        )
+        speed = Speed(vocabulary.counts_V.sum() * settings.epochs)
+
+        def report(share: float, loss: float) -> None:
+            bar.show(share, f"loss {loss:.3f}")
+            speed.round(share)
+
+        tables = training.train(settings, stream, vocabulary, report)
     vectors.write(vectors.Vectors(vocabulary.words, np.asarray(tables["input"])), output)
-    speed = vocabulary.counts_V.sum() * settings.epochs / watch.seconds
-    _log.info(f"{output}: {terminal.duration(watch.seconds)}, {speed:,.0f} words/s")
+    _log.info(f"{output}: {speed}")
     return 0
 
 
@@ -70,7 +78,7 @@ def neighbours(
 
     Args:
         vectors: A file of vectors.
-        plus: Words added ...
+        plus: Words added, as they are written or in lower case ...
         minus: ... and taken away: "king woman --minus man".
         count: How many to print.
     """
@@ -95,7 +103,8 @@ def evaluate(
     Args:
         vectors: A file of vectors.
         similarity: Tables of two words and a score (SimLex-999, WordSim-353).
-        analogies: Questions in sections (questions-words.txt, CA8).
+        analogies: Questions in sections (questions-words.txt, CA8). The words of both are looked
+            up as they are written, then in lower case.
         most: Answer analogies with this many of the most frequent words only.
     """
     from tfm.word2vec import analysis
@@ -146,7 +155,8 @@ def align(
         target_text: ... and their translations, line by line.
         source_tokenizer: What the source's vectors were cut with; words if not given.
         target_tokenizer: The same of the target's.
-        held_out: Share of the dictionary's source words that is kept for measuring.
+        held_out: Share of the dictionary's source words that is kept for measuring, below 1; with
+            none there are no scores.
         seed: Of that choice.
         source_output: Where the source's turned vectors go.
         target_output: Where the target's normalised vectors go.
@@ -154,22 +164,36 @@ def align(
     from tfm.word2vec import align as space
     from tfm.word2vec import vectors
 
-    if (dictionary is None) == (not source_text or not target_text):
+    texts, tokenizers = (source_text, target_text), (source_tokenizer, target_tokenizer)
+    if dictionary is None and not all(texts):
         raise ValueError("embed align: give --dictionary, or --source-text and --target-text")
+    if dictionary is not None and any((*texts, *tokenizers)):
+        raise ValueError(
+            "embed align: --dictionary leaves nothing to find in texts: "
+            "give it alone, or the texts and their tokenizers"
+        )
+    for side, tokenizer in zip(texts, tokenizers, strict=True):
+        words.check(side, by_words=tokenizer is None)
+    for path in filter(None, (source_output, target_output)):
+        vectors.check_output(path)
     sides = vectors.read(source), vectors.read(target)
     if dictionary is not None:
         pairs = _named(dictionary, space.read_dictionary)
     else:
-        cutters = (_tokenizer(path) for path in (source_tokenizer, target_tokenizer))
-        texts = map(words.sentences, (source_text, target_text), cutters)
-        pairs = space.cooccurring(*texts, *sides)
-    pairs = space.known(pairs, *sides)
-    learned, held = space.split(pairs, held_out, seed)
+        pairs = space.cooccurring(*map(words.sentences, texts, map(_tokenizer, tokenizers)), *sides)
+    known = space.known(pairs, *sides)
+    if not known:
+        raise ValueError(
+            f"embed align: none of {len(pairs):,} pairs of words has vectors on both sides; "
+            "are the words of the dictionary, or the texts' tokenizers, those of the vectors?"
+        )
+    learned, held = space.split(known, held_out, seed)
     turned = space.align(*sides, learned)[:2]
-    scores: dict[str, float] = {"pairs": len(learned), "held_out": len(held)}
+    scores: dict[str, float | None] = {"pairs": len(learned), "held_out": len(held)}
     for name, nearest in (("csls", 10), ("cosine", 0)):
         for count in (1, 5):
-            scores[f"{name}_precision_at_{count}"] = space.precision(*turned, held, count, nearest)
+            score = space.precision(*turned, held, count, nearest) if held else None
+            scores[f"{name}_precision_at_{count}"] = score
     print(json.dumps(scores, indent=2))
     for side, path in zip(turned, (source_output, target_output), strict=True):
         if path is not None:
@@ -185,12 +209,33 @@ COMMANDS: dict[str, Callable[..., int]] = {
 }
 
 
+class Speed:
+    """Words/s, the first round of training told apart: it waits for the compiler."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._watch = count, terminal.Stopwatch()
+        self._first: tuple[float, float] | None = None
+
+    def round(self, share: float) -> None:
+        """A round has ended; ``share`` of the ``count`` words is done."""
+        self._first = self._first or (self._watch.seconds, share)
+
+    def __str__(self) -> str:
+        seconds = self._watch.seconds
+        first, done = self._first
+        if done == 1:  # there was one round only
+            speed = f"{self._count / seconds:,.0f} words/s, compilation included"
+        else:
+            rest = (1 - done) * self._count / (seconds - first)
+            start = terminal.duration(first)
+            speed = f"the first {start} to compile and begin, then {rest:,.0f} words/s"
+        return f"{terminal.duration(seconds)}, {speed}"
+
+
 def _tokenizer(
     path: Path | None, pieces: int | None = None, language: str = "", files: Files = ()
 ) -> Tokenizer | None:
     """The tokenizer of a file, trained on ``files`` first if it is not there and may be."""
-    if path is None and pieces is not None:
-        raise ValueError("embed train: --pieces needs --tokenizer, where the model is kept")
     if path is None:
         return None
     if pieces is not None and not path.exists():

@@ -35,14 +35,15 @@ def with_vectors(state: State, c: config.Config, tokenizers: tuple[Tokenizer, To
             f"model.embeddings.init: two files, but tie={c.model.tie!r} has one table for both "
             "languages: give one file, or tie less"
         )
-    spaces = [vectors.read(Path(file)) for file in files]
+    named = dict(zip(names, (files[0], files[-1]), strict=True))
+    spaces = {file: vectors.read(Path(file)) for file in files}
     tables, coverage = start.initial_tables(
         state.params["tables"],
-        dict(zip(names, (spaces[0], spaces[-1]), strict=True)),
+        {name: spaces[file] for name, file in named.items()},
         {name: t.vocabulary for name, t in zip(names, tokenizers, strict=True)},
     )
     for name, share in coverage.items():
-        _log.info(f"{name} table: {share:.1%} of the pieces start from {', '.join(files)}")
+        _log.info(f"{name} table: {share:.1%} of the pieces start from {named[name]}")
     weights = state.params | {"tables": tables}
     average = None if state.average is None else jax.tree.map(jnp.copy, weights)
     return state.replace(params=weights, average=average)

@@ -88,10 +88,17 @@ def read_dictionary(lines: Iterable[str]) -> Dictionary:
 
 
 def split(dictionary: Dictionary, share: float, seed: int) -> tuple[Dictionary, Dictionary]:
-    """A part to learn from, and a part held out; a source word's translations stay together."""
+    """A part to learn from, and a part held out; a source word's translations stay together.
+
+    Raises:
+      ValueError: the share is not in [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"align: held out is a share of {share}; it must be at least 0, below 1")
     sources = sorted({a for a, _ in dictionary})
     order = np.random.default_rng(seed).permutation(len(sources))
-    held = {sources[i] for i in order[: round(share * len(sources))]}
+    count = min(round(share * len(sources)), max(len(sources) - 1, 0))  # one is left to learn from
+    held = {sources[i] for i in order[:count]}
     return [p for p in dictionary if p[0] not in held], [p for p in dictionary if p[0] in held]
 
 

@@ -9,6 +9,7 @@ from scipy import stats
 from tfm.word2vec.vectors import Vectors, units
 
 _AT_ONCE = 1024  # questions whose scores against all words exist at one time
+_NOTHING = 1e-6  # of a unit vector: what rounding leaves
 
 
 class Neighbour(NamedTuple):
@@ -42,9 +43,14 @@ def neighbours(
 
     Args:
       without: words left out, such as those the query was made of.
+
+    Raises:
+      ValueError: the count is not positive.
     """
+    if count < 1:
+        raise ValueError(f"neighbours: a count of {count}; 1 is the least")
     cosines_V = vectors.units_VD @ units(query_D)
-    cosines_V[[vectors.ids[word] for word in without]] = -np.inf
+    cosines_V[[row for row in map(vectors.row, without) if row is not None]] = -np.inf
     count = int(min(count, np.isfinite(cosines_V).sum()))
     best = np.argsort(-cosines_V, kind="stable")[:count]
     return [Neighbour(vectors.words[i], float(cosines_V[i])) for i in best]
@@ -54,18 +60,25 @@ def combination(vectors: Vectors, plus: Iterable[str], minus: Iterable[str] = ()
     """Unit vectors added and taken away, [D]: king − man + woman.
 
     Raises:
-      ValueError: a word is not in the vocabulary.
+      ValueError: no word is given, one has no vector, or nothing is left of their sum.
     """
     signed = [(word, 1) for word in plus] + [(word, -1) for word in minus]
+    if not signed:
+        raise ValueError("no word given to look for the neighbours of")
     for word, _ in signed:
-        if word not in vectors.ids:
+        if vectors.row(word) is None:
             raise ValueError(f"the word {word!r} is not among the {len(vectors.words):,} vectors")
-    return sum(sign * vectors.units_VD[vectors.ids[word]] for word, sign in signed)
+    sum_D = sum(sign * vectors.units_VD[vectors.row(word)] for word, sign in signed)
+    if np.linalg.norm(sum_D) < _NOTHING * len(signed):
+        words = " ".join(f"{'+' if sign > 0 else '-'}{word}" for word, sign in signed)
+        raise ValueError(f"{words} cancel out: nothing is left to look for the neighbours of")
+    return sum_D
 
 
 def read_pairs(lines: Iterable[str]) -> list[tuple[str, str, float]]:
     """SimLex-999 and WordSim-353 as tables: two words and a score, tabs between.
 
+    Words stay as they are written; they are looked up so first, then in lower case.
     Lines that start with "#" are skipped, and so is a heading (a third column that is no number).
 
     Raises:
@@ -79,7 +92,7 @@ def read_pairs(lines: Iterable[str]) -> list[tuple[str, str, float]]:
         if len(cells) < 3:
             raise ValueError(f"similarity, line {number}: {len(cells)} columns, 3 are needed")
         try:
-            pairs.append((cells[0].lower(), cells[1].lower(), float(cells[2])))
+            pairs.append((cells[0], cells[1], float(cells[2])))
         except ValueError as error:
             if pairs:
                 raise ValueError(f"similarity, line {number}: {cells[2]!r} is no score") from error
@@ -95,8 +108,8 @@ def similarity(vectors: Vectors, pairs: Iterable[tuple[str, str, float]]) -> Sim
       ValueError: fewer than two pairs are known.
     """
     pairs = list(pairs)
-    ids = vectors.ids
-    known = [(ids[a], ids[b], score) for a, b, score in pairs if a in ids and b in ids]
+    rows = [(vectors.row(a), vectors.row(b), score) for a, b, score in pairs]
+    known = [row for row in rows if None not in row]
     if len(known) < 2:
         raise ValueError(f"similarity: {len(known)} of {len(pairs)} pairs have vectors")
     left, right, scores = map(np.array, zip(*known, strict=True))
@@ -107,13 +120,15 @@ def similarity(vectors: Vectors, pairs: Iterable[tuple[str, str, float]]) -> Sim
 def read_questions(lines: Iterable[str]) -> dict[str, list[tuple[str, str, str, str]]]:
     """The form of questions-words.txt and CA8: ": section", then "a b c d" with a : b = c : d.
 
+    Words stay as they are written, as in ``read_pairs``.
+
     Raises:
       ValueError: a question is not four words, or stands before the first section.
     """
     sections: dict[str, list[tuple[str, str, str, str]]] = {}
     questions = None
     for number, line in enumerate(lines, 1):
-        words = line.lower().split()
+        words = line.split()
         if words[:1] == [":"]:
             questions = sections.setdefault(" ".join(words[1:]), [])
         elif words:
@@ -131,12 +146,12 @@ def analogies(
     Args:
       most: look only among this many of the most frequent words; None is all.
     """
-    ids = {word: i for i, word in enumerate(vectors.words[:most])}
-    units_VD = vectors.units_VD[:most]
+    vectors = Vectors(vectors.words[:most], vectors.table_VD[:most])
+    units_VD = vectors.units_VD
     scores = []
     for section, questions in sections.items():
-        known = np.array([[ids[w] for w in q] for q in questions if all(w in ids for w in q)])
-        known = known.reshape(-1, 4)
+        rows = ([vectors.row(word) for word in question] for question in questions)
+        known = np.array([row for row in rows if None not in row], int).reshape(-1, 4)
         right = 0
         for start in range(0, len(known), _AT_ONCE):
             a, b, c, d = known[start : start + _AT_ONCE].T

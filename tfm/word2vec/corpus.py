@@ -4,7 +4,6 @@ The stream is a file of int32: the ids of a sentence's words, then ``END``. It i
 so memory does not grow with the corpus.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,40 +90,50 @@ def negative_table(counts_V: np.ndarray, exponent: float) -> np.ndarray:
 def batches(
     c: Config, stream: np.ndarray, counts_V: np.ndarray, length: int
 ) -> Iterator[tuple[float, Batch]]:
-    """All epochs' text, a round at a time: the share of it done before, and the round's batches.
+    """All epochs' text, a round at a time: the share of it done after, and the round's batches.
 
     A round has ``length`` batches for each replica: leaves are [R,M,B,...]. Thinned out, the text
     runs on through sentences, replicas and epochs; a window ends where its sentence ends, or,
-    rarely, where a round does. The last round is filled up with padding.
+    rarely, where a round does. The last round is filled up with padding, behind equal parts of the
+    text for all replicas. The rate falls from update to update.
     """
     rng = np.random.default_rng(c.seed)
     negatives = negative_table(counts_V, c.exponent)
-    W, shape = c.window, (replicas(c), length, c.tiles)
-    whole = math.prod(shape) * c.centres
-    for words, sentences, share in _rounds(c, stream, counts_V, whole, rng):
+    drawn = samples(c) if c.objective == "negative" else 0
+    W, (R, M, B) = c.window, (replicas(c), length, c.tiles)
+    whole = R * M * B * c.centres
+    for words, sentences, begun, done in _rounds(c, stream, counts_V, whole, rng):
 
         def tiles(x: np.ndarray) -> np.ndarray:
-            windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, W), c.centres + 2 * W)
-            return windows[:: c.centres].reshape(*shape, -1)
+            parts = [np.pad(part, (0, whole // R - len(part))) for part in np.array_split(x, R)]
+            x = np.pad(np.concatenate(parts), W)
+            windows = np.lib.stride_tricks.sliding_window_view(x, c.centres + 2 * W)
+            return windows[:: c.centres].reshape(R, M, B, -1)
 
-        drawn = rng.integers(len(negatives), size=(*shape, samples(c)), dtype=np.int32)
+        full = len(words) / whole  # an update's share of the text, as far as there is text
+        shares_M = np.minimum(1, begun + (done - begun) / full * np.arange(M) / M)
+        rates_M = (rate(c) * np.maximum(1e-3, 1 - shares_M)).astype(np.float32)
         batch = Batch(
             tiles(words),
             tiles(sentences),
-            rng.integers(1, W + 1, size=(*shape, c.centres), dtype=np.int32),
-            negatives[drawn],
-            np.full(shape[:2], rate(c) * max(1e-3, 1 - share), np.float32),
+            rng.integers(1, W + 1, size=(R, M, B, c.centres), dtype=np.int32),
+            negatives[rng.integers(len(negatives), size=(R, M, B, drawn), dtype=np.int32)],
+            np.tile(rates_M, (R, 1)),
         )
-        yield share, batch
+        yield done, batch
 
 
 def _rounds(
     c: Config, stream: np.ndarray, counts_V: np.ndarray, whole: int, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Yields ``whole`` ids, their sentences' numbers, and the share of the work done before."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, float, float]]:
+    """The text in lots of ``whole`` words, the last one smaller.
+
+    Yields:
+      Ids, their sentences' numbers, and the shares of the work done before and after them.
+    """
     shares_V = keep_shares(counts_V, c.subsample)
     words = sentences = np.zeros(0, np.int32)
-    number, total = 1, c.epochs * len(stream)
+    number, total, begun = 1, c.epochs * len(stream), 0.0
     for start in range(0, total, len(stream)):
         for at in range(0, len(stream), _CHUNK):
             chunk = np.asarray(stream[at : at + _CHUNK])
@@ -134,10 +143,11 @@ def _rounds(
             words = np.concatenate([words, chunk[kept]])
             sentences = np.concatenate([sentences, numbers[kept]])
             cut = len(words) - len(words) % whole
+            a_word = ((start + at + len(chunk)) / total - begun) / max(len(words), 1)
             for i in range(0, cut, whole):
-                done = start + at + len(chunk) * i / max(len(words), 1)
-                yield words[i : i + whole], sentences[i : i + whole], done / total
+                done = min(1.0, begun + whole * a_word)
+                yield words[i : i + whole], sentences[i : i + whole], begun, done
+                begun = done
             words, sentences = words[cut:], sentences[cut:]
     if len(words):
-        padding = (0, whole - len(words))
-        yield np.pad(words, padding), np.pad(sentences, padding), 1.0
+        yield words, sentences, begun, 1.0

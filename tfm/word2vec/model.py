@@ -5,8 +5,8 @@ either side. What happens in a tile is dense: matrices [T,S] of weights say whic
 looks at, and all its hidden vectors meet the same negative samples in one matrix product (Ji 2016,
 "Parallelizing Word2Vec", shares them for the same reason).
 
-Letters of this package: B tiles · T centres of a tile · S its words · G words it guesses ·
-J negative samples · L depth of the Huffman tree · V vocabulary · D width of a vector ·
+Letters of this package: B tiles · T centres of a tile · S its words · I words it reads · G words
+it guesses · J negative samples · L depth of the Huffman tree · V vocabulary · D width of a vector ·
 M updates on end · R replicas.
 """
 
@@ -32,18 +32,25 @@ class Config:
         tree (§2.1), or the full softmax, for small vocabularies.
       tables: two, one for words as they are read and one for words as they are guessed, or one
         for both. Two are better: see ``declare``.
-      width: D. window: W, most words on either side; every centre draws 1..W.
-      negatives: samples for each word guessed. exponent: they are drawn by count^exponent.
+      width: D.
+      window: W, most words on either side; every centre draws 1..W.
+      negatives: samples for each word guessed.
+      exponent: samples are drawn by count^exponent.
       subsample: words more frequent than this share of the text are thinned out (§2.3); 0 is off.
       min_count: words seen less often are left out of the text.
       epochs: passes over the text.
-      learning_rate: at the start; falls linearly to 1/1000 of it. 0 picks it by method.
-      centres: T. tiles: in one update. samples: J, shared by a tile's centres; their weight makes
-        up for the number, so the expected update is that of ``negatives`` fresh ones a word. 0
-        picks it by method.
-      replicas: R, copies of the tables that learn at the same time, each on a device if there are
-        as many (see ``replicas.py``). 0 picks it by method.
+      learning_rate: at the start; falls linearly to 1/1000 of it. 0 takes 0.03 for skipgram, 0.12
+        for cbow with the mean, 0.02 with the sum.
+      centres: T of a tile, whose words meet the same samples.
+      tiles: B of an update.
+      samples: J, drawn for a tile; their weight makes up for the number, so the expected update is
+        that of ``negatives`` fresh ones a word. 0 takes 32 for skipgram, 8 for cbow.
+      replicas: R, copies of the tables that learn from different text at the same time, each on a
+        device if there are as many. 0 takes 1 for skipgram, 2 for cbow.
       seed: of the first vectors and of every draw.
+
+    Raises:
+      ValueError: a number out of its range, or settings that do not go together.
     """
 
     method: Literal["cbow", "skipgram"] = "skipgram"
@@ -64,6 +71,22 @@ class Config:
     replicas: int = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for names, least in (
+            (("width", "window", "negatives", "min_count", "epochs", "centres", "tiles"), 1),
+            (("subsample", "learning_rate", "samples", "replicas", "seed"), 0),
+        ):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(
+                        f"word vectors: {name} {getattr(self, name)} must be at least {least}"
+                    )
+        if self.tables == "one" and self.objective == "hierarchical":
+            raise ValueError(
+                "word vectors: objective='hierarchical' guesses nodes of a tree, not words; with "
+                "it tables must be 'two'"
+            )
+
 
 def rate(c: Config) -> float:
     """The learning rate to start with.
@@ -71,7 +94,7 @@ def rate(c: Config) -> float:
     The gradient of a mean has 1/pairs in it, which word2vec.c leaves out: without that error it
     needs a higher rate (İrsoy 2021). A sum is some six words long, and needs a lower one.
     """
-    usual = {"mean": 0.1, "sum": 0.02}[c.combine] if c.method == "cbow" else 0.025
+    usual = {"mean": 0.12, "sum": 0.02}[c.combine] if c.method == "cbow" else 0.03
     return c.learning_rate or usual
 
 
@@ -115,8 +138,6 @@ def declare(c: Config, vocab: int) -> Tree:
     def small(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -0.5 / c.width, 0.5 / c.width)
 
-    if c.tables == "one" and c.objective == "hierarchical":
-        raise ValueError("word vectors: hierarchical guesses nodes, not words: tables must be two")
     tree = {"input": Param((vocab, c.width), ("vocab", "embed"), small)}
     if c.tables == "two":
         tree["output"] = Param((vocab, c.width), ("vocab", "embed"), zeros)

@@ -1,7 +1,6 @@
 """The loop: batches are cut on the host while the device works on those before."""
 
 import logging
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +18,19 @@ _log = logging.getLogger(__name__)
 
 Report = Callable[[float, float], None]
 
+_WORST = 10  # times the first loss
+
 
 def use_cores(c: Config) -> None:
     """Has JAX see a device for every replica on a CPU, as far as cores go, if it has not started.
 
-    A replica keeps to one thread: an update is a hundred small operations, and more threads cost
-    them more than they give (measured: 262 µs with one, 352 with two).
+    There are as many threads as replicas: an update is a hundred small operations, and more threads
+    cost them more than they give (measured for one replica: 262 µs with one, 352 with two).
     """
-    os.environ.setdefault("NPROC", "1")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if jax.config.jax_num_cpu_devices > 0:
         return  # somebody has said how many
+    os.environ.setdefault("NPROC", "1")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with suppress(RuntimeError):  # it has started: replicas share the devices there are
         jax.config.update("jax_num_cpu_devices", min(model.replicas(c), cores or 1))
 
@@ -41,7 +42,9 @@ def train(
     report: Report = lambda share, loss: None,
     devices: Sequence[jax.Device] = (),
 ) -> Tree:
-    """Learns vectors from a stream of ids; the same seed gives the same vectors.
+    """Learns vectors from a stream of ids.
+
+    The same seed gives the same vectors; not on a GPU, which adds up rows in any order.
 
     Args:
       stream: what ``corpus.write`` gave.
@@ -53,35 +56,44 @@ def train(
       of the tree's nodes.
 
     Raises:
-      FloatingPointError: the loss is no number any more.
+      ValueError: frequent words were thinned out, and nothing was left.
+      FloatingPointError: the loss grows without end.
     """
     mesh = replicas.spread(c, devices or jax.local_devices())
     device = mesh.devices.flat[0].platform
     _log.info(f"{model.replicas(c)} replica(s) on {mesh.size} {device} device(s)")
     paths = huffman.paths(vocabulary.counts_V) if c.objective == "hierarchical" else None
     tables = params.init(jax.random.key(c.seed), model.declare(c, len(vocabulary.words)))
-    paces = pace.paces(c, vocabulary.counts_V, paths)
-    tables, paths, paces = replicas.place(mesh, (tables, paths, paces))
     length = replicas.updates_alone(c, len(vocabulary.words))
+    paces = pace.paces(c, vocabulary.counts_V, paths)
+    shares = replicas.settled(c, vocabulary.counts_V, length, paths)
+    tables, *others = replicas.place(mesh, (tables, paths, paces, shares))
     text = (
         (share, replicas.place_text(mesh, batches))
         for share, batches in corpus.batches(c, stream, vocabulary.counts_V, length)
     )
+    losses = []
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, text, None)
         while (arrived := coming.result()) is not None:
             coming = pool.submit(next, text, None)
             share, batches = arrived
-            tables, loss = replicas.learn(c, mesh, tables, batches, paths, paces)
-            _check(float(loss), share)  # waits: two sums in flight could wait for each other
-            report(share, float(loss))
-    report(1.0, float(loss))
+            tables, loss = replicas.learn(c, mesh, tables, batches, *others)
+            losses.append(float(loss))  # waits: two sums in flight could wait for each other
+            _check(losses, share)
+            report(share, losses[-1])
+    if not losses:
+        raise ValueError(
+            f"word vectors: no word of the text was left by subsample {c.subsample:g}; set it to 0 "
+            "or add text"
+        )
     return tables
 
 
-def _check(loss: float, share: float) -> None:
-    if not math.isfinite(loss):
+def _check(losses: Sequence[float], share: float) -> None:
+    """Losses fall; what overshoots multiplies, and stays a number for long."""
+    if not losses[-1] < _WORST * max(losses[0], 1.0):
         raise FloatingPointError(
-            f"word vectors: the loss is {loss} after {share:.0%} of the work; "
-            "lower the learning rate"
+            f"word vectors: the loss was {losses[0]:.3g} and is {losses[-1]:.3g} after {share:.0%} "
+            "of the work; lower the learning rate or the number of replicas"
         )

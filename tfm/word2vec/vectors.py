@@ -1,5 +1,9 @@
 """Words and their vectors, kept in the text and binary formats of word2vec.c."""
 
+import gzip
+import logging
+import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from tfm import storage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +40,10 @@ class Vectors:
         """Word → row."""
         return {word: i for i, word in enumerate(self.words)}
 
+    def row(self, word: str) -> int | None:
+        """The row of a word as it is written, else in lower case; None if neither has a vector."""
+        return self.ids.get(word, self.ids.get(word.lower()))
+
     @cached_property
     def units_VD(self) -> np.ndarray:
         """The rows at length 1; a row of zeros stays."""
@@ -45,8 +57,28 @@ def units(x: np.ndarray) -> np.ndarray:
 
 
 def is_binary(path: Path) -> bool:
-    """Whether a file's name says that it is in the binary format: it ends in .bin."""
-    return path.suffix == ".bin"
+    """Whether a file's name says that it is in the binary format: it ends in .bin, or .bin.gz."""
+    return path.name.removesuffix(".gz").endswith(".bin")
+
+
+def check_output(path: Path) -> None:
+    """Makes the folder of a file and tries it, so that no work is done for vectors without a place.
+
+    Raises:
+      ValueError: the name asks for what ``write`` does not do: a bucket, or compression.
+      OSError: no file can be made there; the message names the path.
+    """
+    if path.parts[:1] and path.parts[0].endswith(":"):
+        raise ValueError(f"{path}: vectors are written to a local disk only")
+    if path.suffix == ".gz":
+        raise ValueError(f"{path}: vectors are written as they are; leave out .gz, compress later")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; name a file for the vectors")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {storage.reason(error)}") from error
 
 
 def write(vectors: Vectors, path: Path) -> None:
@@ -57,7 +89,9 @@ def write(vectors: Vectors, path: Path) -> None:
 
     Raises:
       ValueError: a word holds white space, which neither format can tell from a border.
+      ValueError, OSError: as ``check_output``.
     """
+    check_output(path)
     V, D = vectors.table_VD.shape
     for word in vectors.words:
         if not word or word.split() != [word]:
@@ -75,33 +109,71 @@ def write(vectors: Vectors, path: Path) -> None:
 
 
 def read(path: Path, most: int | None = None) -> Vectors:
-    """Reads what ``write``, gensim or word2vec.c wrote: binary if it ends in .bin, else text.
+    """Reads what ``write``, gensim or word2vec.c wrote, plain or .gz.
+
+    The binary format is known by its name (.bin) or by its first entry, which does not end in a
+    number. An entry whose word is not UTF-8 or was there before, as public files have them, is left
+    out; a warning says how many were.
 
     Args:
-      most: read only this many words, the first.
+      most: read only this many entries, the first.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: the file is not in the format; the message names the word or the line.
+      ValueError: the file is not in the format; the message names the entry.
     """
     if not path.is_file():
         raise FileNotFoundError(f"vectors {path}: no such file")
-    with path.open("rb") as file:
-        header = file.readline().split()
-        if len(header) != 2 or not all(part.isdigit() for part in header):
-            raise ValueError(f'vectors {path}: the first line is not "words width"')
-        V, D = map(int, header)
-        rows = _binary_rows(file, D) if is_binary(path) else _text_rows(file, D)
-        words, table = [], np.empty((min(V, V if most is None else most), D), np.float32)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _read(file, path, most)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"vectors {path}: damaged gzip file ({error})") from error
+
+
+def _read(file: BinaryIO, path: Path, most: int | None) -> Vectors:
+    header = file.readline().split()
+    if len(header) != 2 or not all(part.isdigit() for part in header):
+        raise ValueError(f'vectors {path}: the first line is not "words width"')
+    V, D = map(int, header)
+    binary = is_binary(path) or not _ends_in_a_number(file)
+    rows = (_binary_rows if binary else _text_rows)(file, D)
+    table = np.empty((min(V, V if most is None else most), D), np.float32)
+    words: dict[str, None] = {}  # in order
+    twice = undecodable = 0
+    for number in range(1, len(table) + 1):
         try:
-            for i in range(len(table)):
-                word, table[i] = next(rows)
-                words.append(word.decode("utf-8"))
+            written, table[len(words)] = next(rows)
         except (ValueError, StopIteration) as error:
             raise ValueError(
-                f"vectors {path}: entry {len(words) + 1} of {V:,}: {str(error) or 'missing'}"
+                f"vectors {path}, read as {'binary' if binary else 'text'}: "
+                f"entry {number} of {V:,}: {str(error) or 'missing'}"
             ) from error
-    return Vectors(tuple(words), table)
+        try:
+            word = written.decode("utf-8")
+        except UnicodeDecodeError:
+            undecodable += 1
+            continue
+        twice += word in words
+        words.setdefault(word)
+    if twice or undecodable:
+        _log.warning(
+            f"vectors {path}: of {len(table):,} entries {twice + undecodable:,} are left out: "
+            f"{twice:,} of words that were there before, {undecodable:,} not in UTF-8"
+        )
+    return Vectors(tuple(words), table[: len(words)])
+
+
+def _ends_in_a_number(file: BinaryIO) -> bool:
+    """Whether the line that comes does, as those of the text format do; it stays to be read."""
+    here = file.tell()
+    cells = file.readline().split() or [b"0"]
+    file.seek(here)
+    try:
+        float(cells[-1])
+    except ValueError:
+        return False
+    return True
 
 
 def _text_rows(file: BinaryIO, D: int) -> Iterator[tuple[bytes, np.ndarray]]:

@@ -1,10 +1,14 @@
 """Word vectors by gensim and by tfm, on the same sentences with the same settings."""
 
+import contextlib
 import logging
+import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -21,6 +25,7 @@ from tfm.word2vec.vectors import Vectors
 _log = logging.getLogger("tfm")
 
 Sentences = list[list[str]]
+Side = Callable[[Config, Sentences], "Learned"]
 
 
 class Learned(NamedTuple):
@@ -63,6 +68,7 @@ def by_tfm(c: Config, sentences: Sentences) -> Learned:
 
     What is compiled is compiled before, by a short text, and reported apart.
     """
+    training.use_cores(c)  # as ``tfm embed train`` does
     vocabulary = corpus.count(sentences, c.min_count)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ids"
@@ -76,7 +82,7 @@ def by_tfm(c: Config, sentences: Sentences) -> Learned:
         return clock.learned(c.epochs * sum(map(len, sentences)), found, compile_seconds)
 
 
-def by_gensim(c: Config, sentences: Sentences, workers: int) -> Learned:
+def by_gensim(workers: int, c: Config, sentences: Sentences) -> Learned:
     """Trains; the time counts as in ``by_tfm``: gensim looks words up while it trains."""
     model = gensim.models.Word2Vec(
         vector_size=c.width,
@@ -97,28 +103,51 @@ def by_gensim(c: Config, sentences: Sentences, workers: int) -> Learned:
     return clock.learned(c.epochs * sum(map(len, sentences)), found)
 
 
+def _move_in(text: Sequence[Path]) -> None:
+    """Reads the text in the process of a side, where ``_turn`` finds it."""
+    global _sentences
+    _sentences = read(text)
+
+
+def _turn(side: Side, c: Config) -> Learned:
+    return side(c, _sentences)
+
+
+def _count() -> int:
+    return sum(map(len, _sentences))
+
+
 def compare(
-    c: Config, sentences: Sentences, seeds: Sequence[int], pairs: dict[str, list], workers: int
+    c: Config, text: Sequence[Path], seeds: Sequence[int], pairs: dict[str, list], workers: int
 ) -> list[Row]:
     """Both in turns, a turn a seed: the median speed, and the mean score of every seed's vectors.
+
+    Each side lives in a process of its own, as it would at work.
 
     Args:
       pairs: name → a similarity table, as ``analysis.read_pairs`` gives it.
     """
-    tries = {"tfm": by_tfm, f"gensim {gensim.__version__}": lambda *a: by_gensim(*a, workers)}
+    tries = {"tfm": by_tfm, f"gensim {gensim.__version__}": partial(by_gensim, workers)}
     turns: dict[str, list[Learned]] = {name: [] for name in tries}
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in tries}
-    for seed in seeds:
-        for name, learn in tries.items():
-            found = learn(replace(c, seed=seed), sentences)
-            scores[name].append(
-                {t: analysis.similarity(found.vectors, x).spearman for t, x in pairs.items()}
-            )
-            turns[name].append(found._replace(vectors=None))
-            _log.info(f"{c.method}, seed {seed}, {name}: {turns[name][-1]}, {scores[name][-1]}")
+    with contextlib.ExitStack() as stack:
+        spawn = multiprocessing.get_context("spawn")
+        homes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, spawn, _move_in, (text,)))
+            for name in tries
+        }
+        counts = {name: home.submit(_count).result() for name, home in homes.items()}
+        for seed in seeds:
+            for name, side in tries.items():
+                found = homes[name].submit(_turn, side, replace(c, seed=seed)).result()
+                scores[name].append(
+                    {t: analysis.similarity(found.vectors, x).spearman for t, x in pairs.items()}
+                )
+                turns[name].append(found._replace(vectors=None))
+                _log.info(f"{c.method}, seed {seed}, {name}: {turns[name][-1]}, {scores[name][-1]}")
     speeds = {name: median(turn.speed for turn in found) for name, found in turns.items()}
     work = f"{c.method}, {c.width} wide, window {c.window}, {c.negatives} negatives, "
-    work += f"{c.epochs} epochs, {sum(map(len, sentences)):,} words"
+    work += f"{c.epochs} epochs, {counts['tfm']:,} words"
     return [
         Row(
             work,

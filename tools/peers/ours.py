@@ -11,7 +11,7 @@ import numpy as np
 
 from peers.measure import Side, warm_up
 from peers.shapes import Shape, decoding_flops, training_flops
-from tfm import config, params, sharding, transformer, translator
+from tfm import buckets, config, params, sharding, transformer, translator
 from tfm.data.tokenizer import EOS
 from tfm.training import optimizer, step
 
@@ -88,9 +88,7 @@ def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
     weights = params.init(jax.random.key(0), transformer.declare(c))
     output = transformer.table_names(c)[2]
     weights["tables"][output] = weights["tables"][output].at[EOS].set(0.0)
-    padded_BS = translator._pad(
-        source_BS.tolist(), len(source_BS), translator._bucket(shape.length, 512)
-    )
+    padded_BS = buckets.pad(source_BS.tolist(), len(source_BS), buckets.length(shape.length, 512))
     search = jax.jit(functools.partial(translator.search, c=c, settings=decode))
     search, compile_seconds = _compile(search, weights, padded_BS)
 
