@@ -64,6 +64,14 @@ def test_the_record_is_what_the_model_computes(kind, draw):
         )
 
 
+def test_padding_beyond_the_table_of_places_is_harmless(draw):
+    c = dataclasses.replace(SMALL, positions="learned", max_length=6)
+    rows = batch([[5, 6, 7, 8, 9, 3]], [[7, 6, 3]], rows=2, multiple=8)
+    assert rows["source"].shape == (2, 8)
+    run = jax.jit(record, static_argnames="c")(draw(transformer.declare(c)), c, rows)
+    assert all(np.isfinite(x[:1]).all() for x in jax.tree.leaves(run))
+
+
 def test_weights_of_linear_attention_give_its_output(rng):
     q, k, v = (jnp.asarray(rng.normal(size=(1, 2, 5, 4)), jnp.float32) for _ in range(3))
     segments = jnp.ones((1, 5), jnp.int32)
@@ -86,6 +94,18 @@ def test_what_distance_adds_is_the_bias_of_that_distance(scheme, draw):
     middle = len(places_found.distances_M) // 2
     np.testing.assert_allclose(places_found.encoder_NM[:, middle:], bias_NT, atol=1e-4)
     assert np.isnan(places_found.decoder_NM[:, -1]).all()  # the future is hidden
+
+
+def test_learned_tables_are_those_of_their_sides(draw):
+    c = dataclasses.replace(SMALL, positions="learned")
+    params = draw(transformer.declare(c))
+    row = {key: value[:1] for key, value in ROWS.items()}
+    run = jax.jit(record, static_argnames="c")(params, c, row)
+    found = places.draw(params, c, jax.tree.map(np.asarray, run), 64)
+    for side, added in (("encoder", found.added_PD), ("decoder", found.decoder_added_PD)):
+        expected = np.asarray(params[side]["positions"]) * c.d_model**0.5
+        assert len(added) == c.max_length  # not 64: no longer than the table
+        np.testing.assert_allclose(added, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rotary_cosines(draw):

@@ -7,13 +7,29 @@ folder: ``model = tfm.load("runs/demo"); model.translate(["我喜欢茶。"])``.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from tfm.translator import Translator
 
 __version__ = "0.1.0"
 
 
-def load(folder: str) -> "Translator":
+def __getattr__(name: str) -> "ModuleType":
+    """``tfm.inspect`` and its neighbours, imported when first asked for (PEP 562)."""
+    import importlib.util  # here, so that the package has no name but its own
+
+    if name.startswith("_") or importlib.util.find_spec(f"tfm.{name}") is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"tfm.{name}")
+
+
+def load(
+    folder: str,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    rotary_scaling: float | None = None,
+) -> "Translator":
     """Opens a trained run for translation; see ``tfm.translator.load``."""
     from tfm import translator  # here, so that importing one piece does not import all of them
 
-    return translator.load(folder)
+    return translator.load(folder, source_length, target_length, rotary_scaling)

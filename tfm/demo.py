@@ -67,7 +67,7 @@ def run(folder: Path, minutes: float) -> None:
     print(f"\n{len(pairs):,} sentences whose combinations of words it has never seen ({took}):")
     print(f"  {exact.value:.1f} % translated exactly as the phrasebook does; {bleu}")
     print("\nSome of them:")
-    for i in range(0, len(pairs), len(pairs) // _SENTENCES):
+    for i in range(0, len(pairs), max(1, len(pairs) // _SENTENCES)):
         wrong = "" if hypotheses[i] == references[i] else f"   (should be: {references[i]})"
         print(f"  {sources[i]}\n    {hypotheses[i]}{wrong}")
     shown = max(range(len(pairs)), key=lambda i: (hypotheses[i] == references[i], len(sources[i])))

@@ -37,9 +37,11 @@ ENGLISH = {
     "picture_two": "In this model each language has a table of its own. They are drawn in the same "
     "space, but a Chinese and an English piece that lie close need not mean the same: what joins the "
     "two languages is the attention further below.",
+    "near_tip": "cosine {cosine} with “{piece}”",
     "positions": "Positions",
     "positions_text": "Attention by itself does not know the order of words. This model adds a "
     "vector to each place in the sentence: one row of the picture a place.",
+    "positions_two": "Encoder and decoder have each learned a table of their own.",
     "positions_none": "This model adds nothing to its input to tell places apart.",
     "positions_dots": "How alike two places are: the product of their vectors. It depends on their "
     "distance alone when all stripes run straight along the diagonal.",
@@ -105,6 +107,7 @@ ENGLISH = {
     "expect.",
     "layer": "layer",
     "head": "head",
+    "head_tip": "largest {what} {value}: {asks} → {asked}",
     "asks": "asks (query)",
     "asked": "is asked (key)",
     "products": "query times key",
@@ -162,9 +165,11 @@ CHINESE = {
     "picture_one": "这个模型的两种语言共用一张嵌入表，所以跨语言的远近也有意义。",
     "picture_two": "这个模型的两种语言各有一张嵌入表，这里只是画在同一个空间里：中文块和英文块靠得近，"
     "不等于意思相近。真正把两种语言连起来的，是下面的注意力。",
+    "near_tip": "和“{piece}”的余弦 {cosine}",
     "positions": "位置",
     "positions_text": "注意力本身不知道词的先后顺序。这个模型给句子的每个位置加上一个向量："
     "图中一行就是一个位置。",
+    "positions_two": "编码器和解码器各学了一张自己的位置表。",
     "positions_none": "这个模型没有在输入上加任何位置信息。",
     "positions_dots": "两个位置有多像：它们的向量的内积。如果条纹都沿着对角线方向，"
     "就说明它只和距离有关。",
@@ -222,6 +227,7 @@ CHINESE = {
     "参考译文是 {other}；柱子低的，就是它没有料到的词块。",
     "layer": "层",
     "head": "头",
+    "head_tip": "最大的{what} {value}：{asks} → {asked}",
     "asks": "提问（查询）",
     "asked": "被问（键）",
     "products": "查询乘以键",

@@ -18,7 +18,8 @@ class Places:
     """A position scheme, drawn.
 
     Attributes:
-      added_PD: what is added to the input at places 0..P-1; ``None`` if nothing is.
+      added_PD: what is added to the encoder's input at places 0..P-1; ``None`` if nothing is.
+      decoder_added_PD: the same of the decoder, where it has learned a table of its own.
       cosines_PC: a rotary scheme: the cosine of each channel pair's angle at distances 0..P-1.
       distances_M: key's place less the query's, as far as the sentence goes.
       encoder_NM, decoder_NM: what a relative scheme adds to the scaled scores of the first layer,
@@ -26,6 +27,7 @@ class Places:
     """
 
     added_PD: np.ndarray | None
+    decoder_added_PD: np.ndarray | None
     cosines_PC: np.ndarray | None
     distances_M: np.ndarray
     encoder_NM: np.ndarray | None
@@ -37,8 +39,10 @@ def draw(params: Tree, c: transformer.Config, run: Record, places: int) -> Place
     longest = max(run.encoder.mask_BTS.shape[1], run.decoder.mask_BTS.shape[1])
     distances_M = np.arange(1 - longest, longest)
     relative = c.positions not in ("sinusoidal", "learned", "none") and c.attention != "linear"
+    added, learned = c.positions in ("sinusoidal", "learned"), c.positions == "learned"
     return Places(
-        added_PD=_added(params, c, places) if c.positions in ("sinusoidal", "learned") else None,
+        added_PD=_added(params, c, "encoder", places) if added else None,
+        decoder_added_PD=_added(params, c, "decoder", places) if learned else None,
         cosines_PC=_cosines(c, places),
         distances_M=distances_M,
         encoder_NM=_by_distance(run.encoder, distances_M) if relative else None,
@@ -46,15 +50,16 @@ def draw(params: Tree, c: transformer.Config, run: Record, places: int) -> Place
     )
 
 
-def _added(params: Tree, c: transformer.Config, places: int) -> np.ndarray:
-    """What ``embed_tokens`` adds to the scaled rows of the table."""
+def _added(params: Tree, c: transformer.Config, side: str, places: int) -> np.ndarray:
+    """What ``embed_tokens`` adds to the scaled rows of a side's table."""
     c = dataclasses.replace(c, dtype="float32")
     places = min(places, c.max_length) if c.positions == "learned" else places
-    table, ids_1P = transformer.table_names(c)[0], np.zeros((1, places), np.int32)
+    source, target, _ = transformer.table_names(c)
+    table, ids_1P = source if side == "encoder" else target, np.zeros((1, places), np.int32)
 
     def both(params: Tree, places_1P: jax.Array) -> tuple[jax.Array, jax.Array]:
         words_1PD = embeddings.embed(ids_1P, params["tables"][table], c.lookup) * c.d_model**0.5
-        x_1PD = transformer.embed_tokens(params, c, table, "encoder", ids_1P, places_1P)
+        x_1PD = transformer.embed_tokens(params, c, table, side, ids_1P, places_1P)
         return x_1PD, words_1PD
 
     x_1PD, words_1PD = jax.jit(both)(params, np.arange(places)[None])

@@ -57,7 +57,8 @@ def batch(
         for row, sentence in zip(ids, sentences, strict=False):
             row[: len(sentence)] = sentence
         out[f"{name}_segments"] = (ids != 0).astype(np.int32)
-        out[f"{name}_positions"] = np.broadcast_to(np.arange(width, dtype=np.int32), ids.shape)
+        # Padding stands at place 0: a learned table may end before the row does.
+        out[f"{name}_positions"] = np.where(ids != 0, np.arange(width, dtype=np.int32), 0)
         out[name] = ids
     out["target_input"] = np.pad(out["target"], ((0, 0), (1, 0)), constant_values=BOS)[:, :-1]
     return out

@@ -152,6 +152,7 @@ def _picture(trace: Trace) -> dict[str, Any]:
 
 def _positions(trace: Trace, encode: Encode) -> dict[str, Any]:
     p = trace.positions
+    kept = lambda x: None if x is None else encode(x)  # noqa: E731
     by_distance = None
     if p.encoder_NM is not None:
         by_distance = {
@@ -161,8 +162,9 @@ def _positions(trace: Trace, encode: Encode) -> dict[str, Any]:
         }
     return {
         "scheme": trace.config.positions,
-        "added": None if p.added_PD is None else encode(p.added_PD),
-        "rotary": None if p.cosines_PC is None else encode(p.cosines_PC),
+        "added": kept(p.added_PD),
+        "decoder_added": kept(p.decoder_added_PD),
+        "rotary": kept(p.cosines_PC),
         "by_distance": by_distance,
     }
 

@@ -115,10 +115,10 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
       ValueError: a text that is empty, or longer than the model takes.
     """
     c, data = model.config.model, model.config.data
-    source_ids = _encode(model.source, sentence, "sentence", data.source_length)
+    source_ids = _encode(model, sentence, "sentence")
     others = []
     if reference is not None:
-        others = [_encode(model.target, reference, "reference", data.target_length)]
+        others = [_encode(model, reference, "reference")]
 
     settings = dataclasses.replace(model.config.decode, **decode)
     beam = watch(model.params, c, settings, source_ids, compiler_options=QUICK)
@@ -158,13 +158,18 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
 _record = jax.jit(record, static_argnames="c", compiler_options=QUICK)
 
 
-def _encode(tokenizer: Tokenizer, text: str, what: str, limit: int) -> list[int]:
+def _encode(model: Translator, text: str, what: str) -> list[int]:
+    """Ids of the sentence or the reference."""
+    side = "source" if what == "sentence" else "target"
+    tokenizer, length = getattr(model, side), f"{side}_length"
+    limit = getattr(model.config.data, length)
     ids = tokenizer.encode(text)
     if len(ids) == 1:
         raise ValueError(f"inspect: the {what} is empty")
     if len(ids) > limit:
         raise ValueError(
-            f"inspect: the {what} has {len(ids)} pieces, the model takes {limit}: make it shorter"
+            f"inspect: the {what} has {len(ids)} pieces, the model takes {limit}: make it shorter, "
+            f"or load the model with a longer {length}"
         )
     return ids
 

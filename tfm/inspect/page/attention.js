@@ -1,7 +1,8 @@
 // Every layer's and head's attention, why Q and K are two, and the alignment.
 
-// A grid of all layers × heads in small; a click chooses one: show(layer, head).
-function heads(weights, show) {
+// A grid of all layers × heads in small; a click chooses one: show(layer, head). Hover tells the
+// largest number of a head, of which `words` gives [name, value] at a layer, head, row and column.
+function heads(weights, names, words, show) {
   const [layers, count, rows, columns] = weights.shape;
   const box = make("div", {class: "heads"}), buttons = [];
   box.style.gridTemplateColumns = `auto repeat(${count}, auto)`;
@@ -18,12 +19,22 @@ function heads(weights, show) {
       canvas.style.width = `${Math.max(16, 46 * columns / most)}px`;
       canvas.style.height = `${Math.max(16, 46 * rows / most)}px`;
       const name = `${L.layer} ${l + 1} · ${L.head} ${n + 1}`;
-      const button = make("button", {type: "button", "aria-label": name, onclick: () => press(l, n)}, canvas);
+      const button = make("button", {type: "button", "aria-label": name, onclick: () => press(l, n),
+        "data-tip": `${name}\n${largestOf(weights, l, n, names, words)}`}, canvas);
       buttons.push(button);
       box.append(button);
     }
   }
   return [box, () => press(0, 0)];
+}
+
+function largestOf(weights, l, n, [asking, asked], words) {
+  let [i, j] = [0, 0];
+  asking.forEach((_, a) => asked.forEach((_, b) => {
+    if (Math.abs(weights(l, n, a, b)) > Math.abs(weights(l, n, i, j))) [i, j] = [a, b];
+  }));
+  const [what, value] = words(l, n, i, j);
+  return say("head_tip", {what, value: short(value), asks: asking[i], asked: asked[j]});
 }
 
 function variance(values) {
@@ -64,7 +75,8 @@ function attention(kind, rows, columns) {
     title.textContent = `${L.layer} ${l + 1} · ${L.head} ${n + 1}`;
     place.replaceChildren(...steps.map((parts, i) => draw(`${i + 1} · ${parts[0]}`, ...parts.slice(1))));
   };
-  const [box, start] = heads(weights, show);
+  const words = (l, n, i, j) => [L.weight, weights(l, n, i, j)];
+  const [box, start] = heads(weights, [rows, columns], words, show);
   start();
   return [box, title, place];
 }
@@ -100,7 +112,8 @@ function asymmetry() {
     place.replaceChildren(...drawn);
   };
   const shares = Object.assign((l, n, i, j) => Math.abs(two(l, n, i, j)) / two.largest, {shape: two.shape});
-  const [box, start] = heads(shares, show);
+  const words = (l, n, i, j) => [L.score, two(l, n, i, j)];
+  const [box, start] = heads(shares, [names, names], words, show);
   start();
   return [box, fact, place];
 }

@@ -69,6 +69,17 @@ function neighbours() {
   return make("div", {id: "neighbours"}, box, place);
 }
 
+// A point's place, and how near it lies to what: a piece of the sentence to its nearest neighbour,
+// a neighbour to the piece of the sentence that it is nearest to.
+function dotWords(p) {
+  const {pieces, near} = T[p.side], at = `${p.name}\n(${short(p.x)}, ${short(p.y)})`;
+  const found = p.own ? near[pieces.indexOf(p.name)] : near.flatMap((others, i) =>
+    others.filter(([name]) => name === p.name).map(([, cosine]) => [pieces[i], cosine]));
+  if (!found.length) return at;
+  const [piece, cosine] = found.reduce((a, b) => b[1] > a[1] ? b : a);
+  return `${at}\n${say("near_tip", {piece, cosine: short(cosine)})}`;
+}
+
 // Names are written where there is room: first those of the sentence, then neighbours.
 function picture() {
   const points = T.picture.points, [width, height, edge] = [760, 460, 46];
@@ -80,7 +91,7 @@ function picture() {
   for (const p of spots) if (p.own) taken.push([p.px - 5, p.py - 5, p.px + 5, p.py + 5]);
   for (const p of spots) {
     dots.push(`<circle class="dot ${p.side}" cx="${p.px.toFixed(1)}" cy="${p.py.toFixed(1)}" r="${p.own ? 6 : 3}"`
-      + ` fill-opacity="${p.own ? 1 : .5}" data-tip="${escape(p.name)}"/>`);
+      + ` fill-opacity="${p.own ? 1 : .5}" data-tip="${escape(dotWords(p))}"/>`);
     const size = p.own ? 13 : 11, long = wide(p.name, size);
     const tries = [[p.px + 9, p.py + 4], [p.px - 9 - long, p.py + 4], [p.px - long / 2, p.py - 10], [p.px - long / 2, p.py + 20]];
     const free = tries.find(([x, y]) => x > 0 && x + long < width && !taken.some((b) =>
@@ -98,12 +109,13 @@ function picture() {
 
 function positions() {
   const {added, by_distance: byDistance, rotary, scheme} = T.positions, parts = [];
-  if (added) {
-    const numbers = array(added), [places, width] = numbers.shape;
-    const side = Array.from({length: places}, (_, i) => i % 8 ? "" : `${L.place} ${i}`);
-    parts.push(paragraph("positions_text"),
-      strip(numbers, 4, side, (i, j, v) => `${L.place} ${i} · ${L.channel} ${j}\n${short(v)}`),
-      make("p", {class: "axis"}, `${L.channel} 0 … ${width - 1} →`), ...alike(numbers, side));
+  const other = T.positions.decoder_added, title = (key) => make("h3", {}, L[key]);
+  if (added && other) {
+    parts.push(paragraph("positions_text"), paragraph("positions_two"),
+      title("residual_encoder"), ...vectors(added), paragraph("positions_dots"), alike(added),
+      title("residual_decoder"), ...vectors(other), alike(other));
+  } else if (added) {
+    parts.push(paragraph("positions_text"), ...vectors(added), paragraph("positions_dots"), alike(added));
   } else if (!byDistance && !rotary) parts.push(paragraph("positions_none"));
   else parts.push(paragraph("positions_relative", {scheme}));
   if (byDistance) parts.push(paragraph("positions_by_distance"), ...distances(byDistance));
@@ -116,9 +128,18 @@ function positions() {
   section("positions", "positions", ...parts);
 }
 
+const everyEighth = (places) => Array.from({length: places}, (_, i) => i % 8 ? "" : `${L.place} ${i}`);
+
+// The vector of each place.
+function vectors(table) {
+  const numbers = array(table), [places, width] = numbers.shape;
+  return [strip(numbers, 4, everyEighth(places), (i, j, v) => `${L.place} ${i} · ${L.channel} ${j}\n${short(v)}`),
+    make("p", {class: "axis"}, `${L.channel} 0 … ${width - 1} →`)];
+}
+
 // The products of all pairs of places.
-function alike(numbers, side) {
-  const [places, width] = numbers.shape, values = new Float32Array(places * places);
+function alike(table) {
+  const numbers = array(table), [places, width] = numbers.shape, values = new Float32Array(places * places);
   for (let i = 0; i < places; i++) {
     for (let j = 0; j < places; j++) {
       let sum = 0;
@@ -127,9 +148,9 @@ function alike(numbers, side) {
     }
   }
   const at = Object.assign((i, j) => values[i * places + j], {shape: [places, places], values});
-  const box = strip(at, 4, side, (i, j, v) => `${L.place} ${i} · ${L.place} ${j}\n${short(v)}`);
+  const box = strip(at, 4, everyEighth(places), (i, j, v) => `${L.place} ${i} · ${L.place} ${j}\n${short(v)}`);
   box.classList.add("square");
-  return [paragraph("positions_dots"), box];
+  return box;
 }
 
 function distances({encoder, decoder, distances: places}) {
