@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tfm import positions
 from tfm.attention.additive import additive, additive_scores
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -41,6 +42,18 @@ def test_additive_equals_the_loop(rng):
     np.testing.assert_allclose(
         looks.sum(-1), np.broadcast_to(mask.any(-1)[:, None], (B, N, T)), atol=1e-6
     )
+
+
+def test_a_scale_multiplies_scores_and_a_relative_scheme_is_refused(rng):
+    shapes = ((B, T, N, H), (B, S, K, H), (B, S, K, H), (N, H))
+    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    scores = additive_scores(*(x.swapaxes(1, 2) for x in arrays[:2]), arrays[3])
+    _, weights = additive(*arrays, scale=0.3, return_weights=True)
+    np.testing.assert_allclose(weights, jax.nn.softmax(0.3 * scores), atol=1e-6)
+    np.testing.assert_array_equal(additive(*arrays, scale=None), additive(*arrays))
+    scheme = positions.Relative(scores=lambda q, k: 0.0)
+    with pytest.raises(ValueError, match=r"additive attention takes no relative: .* as bias"):
+        additive(*arrays, relative=scheme)
 
 
 def test_the_backward_pass_keeps_no_tangent_of_every_pair():

@@ -70,6 +70,29 @@ def test_a_model_says_who_computes_its_attention():
     assert transformer.implementation(c, 64, 64) == ("xla", "there is no kernel for the cpu")
 
 
+def test_a_run_says_who_computes_each_attention(monkeypatch):
+    c = transformer.Config()
+    none = "there is no kernel for the cpu"
+    assert transformer.computed(c, 64, 32) == f"attention computed by xla: {none}"
+    local = transformer.Config(attention="local")
+    assert transformer.computed(local, 64, 32) == (
+        "attention computed: encoder and decoder by xla: local attention has no kernel; "
+        f"cross by xla: {none}"
+    )
+    cut = sharding.Layout(sharding.make(sharding.Mesh(data=4, sequence=2)))
+    ring = "a ring: rows are cut over 2 devices"
+    assert transformer.computed(c, 64, 32, cut) == f"attention computed by {ring}"
+    # Cross-attention has no positions, so the ring computes it alone.
+    assert transformer.computed(transformer.Config(positions="alibi"), 64, 32, cut) == (
+        f"attention computed: encoder and decoder by xla: {none}; cross by {ring}"
+    )
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert transformer.computed(c, 512, 640) == (
+        "attention computed: encoder and cross by splash: 512 keys on the tpu; "
+        "decoder by splash: 640 keys on the tpu"
+    )
+
+
 @pytest.fixture
 def qkv(rng):
     shapes = (B, N, T, H), (B, K, T, H), (B, K, T, H)

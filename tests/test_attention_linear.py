@@ -119,3 +119,21 @@ def test_memory_grows_with_the_length_and_not_with_its_square(causal):
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert 1.8 < memory(2048) / memory(1024) < 2.2
+
+
+def test_what_it_cannot_take_is_refused_with_what_to_pass_instead(qkv):
+    q, k, v = (jnp.asarray(x, jnp.float32) for x in qkv)
+    for setting, words in [
+        ({"mask": jnp.ones((1, 1, 1, 1), bool)}, "no mask: pass segments_BT"),
+        ({"bias": jnp.zeros((1, 1, 1, 1))}, "no bias: .*rotary"),
+        ({"return_weights": True}, "no return_weights: it forms none; pass jnp.eye"),
+        ({"dropout_rate": 0.1}, "no dropout_rate: "),
+    ]:
+        with pytest.raises(ValueError, match=f"linear attention takes {words}"):
+            linear(q, k, v, **setting)
+    with pytest.raises(ValueError, match=r"9 queries and 7 keys: .*segments_BT, and take attend"):
+        linear(jnp.ones((1, 9, 2, 4)), jnp.ones((1, 7, 2, 4)), jnp.ones((1, 7, 2, 4)))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'masc'"):
+        linear(q, k, v, masc=None)
+    off = linear(q, k, v, mask=None, dropout_rate=0.0, return_weights=False)  # as attend is called
+    np.testing.assert_array_equal(off, linear(q, k, v))

@@ -74,3 +74,14 @@ def test_cost_grows_with_the_length_and_not_with_its_square(causal):
     ratios = np.divide(cost(near, 1024), cost(near, 512))
     assert np.all(ratios < 2.2) and np.all(ratios > 1.8)
     assert np.all(np.divide(cost(attend, 1024), cost(attend, 512)) > 3.5)
+
+
+def test_what_it_cannot_take_is_refused_with_what_to_pass_instead(qkv):
+    with pytest.raises(ValueError, match="local attention takes no mask: pass segments_BT"):
+        local(*qkv, window=3, mask=jnp.ones((1, 1, 1, 1), bool))
+    with pytest.raises(ValueError, match=r"no return_weights: .* attend with masks\.window"):
+        local(*qkv, window=3, return_weights=True)
+    q, k, v = qkv
+    with pytest.raises(ValueError, match=r"queries and \d+ keys: take attend"):
+        local(q[:, :-1], k, v, window=3)
+    np.testing.assert_array_equal(local(*qkv, window=3, mask=None), local(*qkv, window=3))

@@ -152,11 +152,11 @@ def test_evaluate(command, tiny_run, tmp_path):
     assert found["sentences"] == 4
     assert found["compile_seconds"] > 0 and found["sentences_per_second"] > 0
 
-    code, out, _ = command("evaluate", *arguments, "--beam-size", 1)
+    code, out, _ = command("evaluate", *arguments, "--beam-size", 1, "--source-length", 48)
     text = out.decode()
     assert code == 0
     assert text.startswith("BLEU ") and "tok:13a" in text
-    assert "beam_size 1" in text and "compile seconds " in text
+    assert "beam_size 1" in text and "source_length 48" in text and "compile seconds " in text
 
 
 def test_check_data_looks_at_an_experiment(command, tmp_path):

@@ -180,6 +180,14 @@ def test_settings_that_do_not_fit_together(fails, experiment, tmp_path):
     assert message.startswith("model.max_length 31: rows hold up to 32 tokens a sentence; raise it")
 
 
+def test_a_model_that_cannot_be_is_refused_before_the_data_is_opened(fails, experiment, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    there = experiment(model={"heads": 0}, data={"train": (nowhere, nowhere)})
+    assert train(fails, there, tmp_path / "run") == "heads 0 must be 1 or more"
+    assert fails("check-data", there) == "heads 0 must be 1 or more"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_disk_that_fills_up_while_training(fails, experiment, tmp_path):
     run = tmp_path / "run"
     with full_disk(at=40_000):

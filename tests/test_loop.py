@@ -74,6 +74,7 @@ def test_the_record_says_how_training_went(tiny_run):
     log = (tiny_run / "log.txt").read_text()
     for words in ("600 pairs: 600 kept", "compiled the update in", "8 cpu device(s)", "human: "):
         assert words in log
+    assert "attention computed by xla: there is no kernel for the cpu" in log
     assert "update 200 | " in log
 
 

@@ -1,5 +1,6 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,9 +43,13 @@ def test_an_odd_width_is_an_error():
         positions.sinusoidal(jnp.arange(3), 7)
 
 
-def test_learned_positions_are_rows_and_nan_past_the_end(rng):
+def test_learned_positions_are_rows_and_past_the_end_an_error_or_nan(rng):
+    """A compiled function cannot raise: there it is NaN."""
     table = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
-    x = positions.learned(jnp.array([[0, 4], [2, 5]]), table)
+    for place, places in ((5, jnp.array([[0, 4], [2, 5]])), (-1, np.array([-1, 2]))):
+        with pytest.raises(ValueError, match=f"place {place}: .* has 5 rows, 0 to 4; shorten"):
+            positions.learned(places, table)
+    x = jax.jit(positions.learned)(jnp.array([[0, 4], [2, 5]]), table)
     np.testing.assert_array_equal(x[0], table[np.array([0, 4])])
     np.testing.assert_array_equal(x[1, 0], table[2])
     assert np.all(np.isnan(x[1, 1]))

@@ -253,7 +253,11 @@ def test_auto_dtype_is_float32_on_the_cpu():
     assert transformer.compute_dtype(config(dtype="auto")) == jnp.float32
 
 
-def test_a_sentence_longer_than_the_learned_table_is_nan_not_a_guess(rng, draw, sentences):
+def test_a_sentence_longer_than_the_learned_table_is_an_error_or_nan(rng, draw, sentences):
+    """Never a guess; a compiled function cannot raise."""
     c = config(positions="learned", max_length=6)
     weights, batch = draw(transformer.declare(c)), sentences(rng, [(7, 5)])
-    assert np.all(np.isnan(transformer.encode(weights, c, *source(batch))))
+    with pytest.raises(ValueError, match="place 6: the table of learned positions has 6 rows"):
+        transformer.encode(weights, c, *source(batch))
+    compiled = jax.jit(transformer.encode, static_argnums=1)
+    assert np.all(np.isnan(compiled(weights, c, *source(batch))))

@@ -112,8 +112,42 @@ def test_deepnorm_starts_values_outputs_and_feed_forward_smaller():
         ({"rotary_scaling": 0.0}, "rotary_scaling 0.0 must be positive"),
         ({"attention": "linear", "soft_cap": 5.0}, "'linear' with soft_cap=5.0: .* set it to 0"),
         ({"attention": "linear", "attention_dropout": 0.1}, "attention_dropout=0.1: .*neither"),
+        ({"heads": 0}, "heads 0 must be 1 or more"),
+        ({"kv_heads": -4}, "kv_heads -4 must be 0 or more"),
+        ({"head_dim": -1}, "head_dim -1 must be 0 or more"),
+        ({"encoder_layers": 0}, "encoder_layers 0 must be 1 or more"),
+        ({"decoder_layers": -1}, "decoder_layers -1 must be 1 or more"),
+        ({"d_model": 0}, "d_model 0 must be 1 or more"),
+        ({"d_ff": 0}, "d_ff 0 must be 1 or more"),
+        ({"positions": "shaw", "relative_clip": 0}, "relative_clip 0 must be 1 or more"),
+        ({"positions": "learned", "max_length": 0}, "max_length 0 must be 1 or more"),
+        ({"positions": "rotary", "rotary_base": 1.0}, "rotary_base 1.0 must be more than 1"),
+        ({"positions": "rotary_interleaved", "rotary_base": -2.0}, "rotary_base -2.0 must be more"),
+        (
+            {"positions": "t5", "relative_buckets": 7},
+            "relative_buckets 7, .*even number.*got 7",
+        ),
+        ({"positions": "t5", "relative_buckets": 2}, "relative_buckets 2, .*4 or more, got 2"),
+        (
+            {"positions": "t5", "relative_buckets": 8, "relative_max_distance": 4},
+            "relative_max_distance 4: .*must be more than the 4 exact buckets",
+        ),
+        ({"dropout": 1.0}, "^dropout 1.0 must be less than 1"),
+        ({"attention_dropout": -0.1}, "attention_dropout -0.1 must be .*not negative"),
+        ({"activation_dropout": float("nan")}, "activation_dropout nan must be less than 1"),
+        ({"implementation": "cudnn", "dtype": "float32"}, "'cudnn' with dtype='float32'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_an_error_that_names_both(changes, message):
     with pytest.raises(ValueError, match=message):
         transformer.declare(config(**changes))
+
+
+def test_all_but_vocabularies_is_checked_before_there_are_any():
+    transformer.check(config(source_vocab=0, target_vocab=0), vocabularies=False)
+    with pytest.raises(ValueError, match="heads 0 must be 1"):
+        transformer.check(config(source_vocab=0, target_vocab=0, heads=0), vocabularies=False)
+
+
+def test_fields_of_schemes_that_are_not_taken_do_not_matter():
+    transformer.check(config(relative_clip=0, relative_buckets=1, max_length=0, rotary_base=0.0))

@@ -10,11 +10,13 @@ import pytest
 import tiny
 
 import tfm
-from tfm import buckets, incremental, transformer, translator
+from tfm import buckets, config, incremental, inspect, params, transformer, translator
 from tfm.config import Decode
-from tfm.data import pieces
+from tfm.data import corpus, pieces
 from tfm.data.tokenizer import BOS, EOS
 from tfm.decoding import sample
+from tfm.training.validation import Validation
+from tfm.translator import model as model_room
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -93,14 +95,14 @@ def test_n_best_of_more_than_the_beam_is_refused(model):
 
 
 def test_beam_of_one_is_greedy(model):
-    c, params = model.config.model, model.params
-    weights = incremental.for_decoding(params, c)
+    c = model.config.model
+    weights = incremental.for_decoding(model.params, c)
     for text, translation in zip(LONG, model.translate(LONG, beam_size=1), strict=True):
         ids = model.source.encode(text)
         source = jnp.asarray([ids + [0] * (16 - len(ids))])
         valid = (source != 0).astype(jnp.int32)
         limit = 2 * len(ids) + 10
-        memory = transformer.encode(params, c, source, valid, jnp.arange(16)[None])
+        memory = transformer.encode(model.params, c, source, valid, jnp.arange(16)[None])
         cache = incremental.init_cache(weights, c, memory, valid, hypotheses=1, max_length=limit)
         greedy = sample.sample(
             lambda tokens, parents, cache: incremental.decode_step(
@@ -156,10 +158,44 @@ def test_other_weights_share_what_is_compiled(model, translations):
 
 def test_chinese_parts_are_joined_without_a_space():
     pieces_of = lambda *texts: [[translator.Translation(t, -1.0, -0.5)] for t in texts]  # noqa: E731
-    (joined,) = translator._join(pieces_of("天气好。", "走吧。"), "")
+    (joined,) = model_room._join(pieces_of("天气好。", "走吧。"), "")
     assert dataclasses.astuple(joined) == ("天气好。走吧。", -2.0, -1.0)
-    (joined,) = translator._join(pieces_of("Fine.", "Go."), " ")
+    (joined,) = model_room._join(pieces_of("Fine.", "Go."), " ")
     assert joined.text == "Fine. Go."
+
+
+@pytest.mark.parametrize("kernel", ["splash", "cudnn"])
+def test_a_kernel_named_for_training_binds_nothing_else(kernel, tiny_run, tmp_path):
+    """Translated, scored, validated and inspected where there is no such kernel."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    settings = json.loads((run / "config.json").read_text())
+    settings["model"]["implementation"] = kernel
+    (run / "config.json").write_text(json.dumps(settings))
+    model, plain = tfm.load(run), tfm.load(tiny_run)
+    assert model.config.model.implementation == "auto"
+    assert model.translate(SHORT[:3]) == plain.translate(SHORT[:3])
+    assert model.score(["ab"], ["AB"]) == plain.score(["ab"], ["AB"])
+    assert inspect.trace(model, "ab").target.text == plain.translate(["ab"])[0]
+
+    c = config.read(run / "config.json")
+    pairs = corpus.open_corpus(c.data.dev, c.data)
+    scores = Validation(c, tmp_path, pairs, (model.source, model.target)).scores(1, model.params)
+    assert np.isfinite(scores["loss"])
+
+
+def test_learned_positions_that_end_a_translation_are_told_once(model, caplog):
+    """A source of n pieces allows 2n + 10: 20 of the first, 24 of the second."""
+    shape = dataclasses.replace(model.config.model, positions="learned", max_length=20)
+    settings = dataclasses.replace(model.config, model=shape)
+    weights = params.init(jax.random.key(0), transformer.declare(shape))
+    short = translator.Translator(settings, weights, model.source, model.target)
+    with caplog.at_level(logging.WARNING, "tfm"):
+        short.translate(["abc"])
+        assert not caplog.records
+        short.translate(["abcde"])
+        short.with_params(weights).translate(["abcdef"])
+    (record,) = caplog.records
+    assert "end at 20 pieces" in record.getMessage() and "allow 24" in record.getMessage()
 
 
 def test_loading_what_is_no_run(tiny_run, tmp_path):

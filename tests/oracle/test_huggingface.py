@@ -122,7 +122,7 @@ def test_an_encoder_decoder_is_marian(marian, unroll):
 
     def close(ours, theirs, real):
         ours, theirs = np.asarray(ours)[real > 0], theirs.numpy()[real > 0]
-        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+        assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
     sides = [batch[f"source{x}"] for x in ("", "_segments", "_positions")]
     memory = transformer.encode(params, c, *sides)

@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tfm.attention.core import look_up, queries_a_key_head
+from tfm.attention.core import look_up, queries_a_key_head, refuse
 from tfm.params import Param, xavier
+
+_INSTEAD = {"relative": "that is defined by the product of q and k; pass t5's or alibi's as bias"}
 
 
 def additive_params(heads: int, head_dim: int) -> Param:
@@ -20,6 +22,7 @@ def additive(
     v_BSKH: jax.Array,
     weight_NH: jax.Array,
     *,
+    scale: float | None = None,
     return_weights: bool = False,
     **settings: Any,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -30,13 +33,20 @@ def additive(
 
     Args:
       weight_NH: w, one vector a head.
+      scale: the scores are multiplied by it, as w is; ``None`` is 1.
       **settings: of ``look_up``: mask, bias, soft_cap, dropout_rate, key.
 
     Returns:
       [B,T,N,H]; with ``return_weights`` also [B,N,T,S].
+
+    Raises:
+      ValueError: ``relative`` terms.
     """
+    refuse("additive", {"relative": settings.pop("relative", None)}, _INSTEAD)
     heads_first = (x.swapaxes(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
-    out_BNTH, weights_BNTS = additive_heads_first(*heads_first, weight_NH, **settings)
+    out_BNTH, weights_BNTS = additive_heads_first(
+        *heads_first, weight_NH * (1.0 if scale is None else scale), **settings
+    )
     out_BTNH = out_BNTH.swapaxes(1, 2)
     return (out_BTNH, weights_BNTS) if return_weights else out_BTNH
 

@@ -1,6 +1,7 @@
 """Scaled dot-product attention."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,23 @@ def masked_softmax(scores: jax.Array, mask: jax.Array | None) -> jax.Array:
         return jax.nn.softmax(scores, axis=-1)
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     return jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)
+
+
+def refuse(variant: str, settings: dict[str, Any], instead: dict[str, str]) -> None:
+    """Tells a caller of a variant which setting of ``attend`` it lacks; one that is off may pass.
+
+    Args:
+      instead: what to pass in place of each, in words.
+
+    Raises:
+      ValueError: a setting that the variant lacks.
+      TypeError: a setting that there is not.
+    """
+    for name, value in settings.items():
+        if name not in instead:
+            raise TypeError(f"{variant}() got an unexpected keyword argument {name!r}")
+        if value is not None and not (isinstance(value, int | float) and not value):
+            raise ValueError(f"{variant} attention takes no {name}: {instead[name]}")
 
 
 def queries_a_key_head(heads: int, kv_heads: int) -> int:

@@ -5,14 +5,26 @@ not grow with length. φ(x) = elu(x) + 1 is positive, so the weights are.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from tfm.attention.core import queries_a_key_head
+from tfm.attention.core import queries_a_key_head, refuse
 
 Turn = Callable[[jax.Array], jax.Array]
+
+_NO_SCORES = "it forms no scores; take attend"
+_INSTEAD = {
+    "mask": "pass segments_BT (0 = padding), and causal=True to hide the future",
+    "bias": f"{_NO_SCORES}, or rotary positions as turn",
+    "relative": f"{_NO_SCORES}, or rotary positions as turn",
+    "scale": "it cancels out; leave it away",
+    "soft_cap": _NO_SCORES,
+    "dropout_rate": "it forms no weights; drop out its output instead",
+    "key": "it has no dropout; drop out its output instead",
+    "return_weights": "it forms none; pass jnp.eye(T) as the values of every head to see them",
+}
 
 
 def features(x: jax.Array) -> jax.Array:
@@ -29,6 +41,7 @@ def linear(
     causal: bool = False,
     turn: Turn | None = None,
     chunk: int = 64,
+    **settings: Any,
 ) -> jax.Array:
     """Σ (φ(q)·φ(k)) v / Σ φ(q)·φ(k) over the keys of the segment, or those up to the query.
 
@@ -41,7 +54,17 @@ def linear(
 
     Returns:
       [B,T,N,H] in q's dtype.
+
+    Raises:
+      ValueError: queries and keys of unequal number, or a setting of ``attend`` that is not above.
     """
+    refuse("linear", settings, _INSTEAD)
+    if q_BTNH.shape[1] != k_BTKH.shape[1]:
+        raise ValueError(
+            f"linear attention is of a row to itself, got {q_BTNH.shape[1]} queries and "
+            f"{k_BTKH.shape[1]} keys: tell sentences of a row apart by segments_BT, and take "
+            "attend from one text to another"
+        )
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
     heads_first = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))

@@ -10,8 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from tfm import masks
-from tfm.attention.core import attend_heads_first
+from tfm.attention.core import attend_heads_first, refuse
 from tfm.positions import Distances, side_by_side
+
+_INSTEAD = {
+    "mask": "pass segments_BT (0 = padding), and causal=True to hide the future",
+    "return_weights": "its weights are those of blocks; attend with masks.window returns all",
+}
 
 
 def local(
@@ -35,7 +40,16 @@ def local(
 
     Returns:
       [B,T,N,H].
+
+    Raises:
+      ValueError: queries and keys of unequal number, a mask, or ``return_weights``.
     """
+    refuse("local", {name: settings.pop(name, None) for name in _INSTEAD}, _INSTEAD)
+    if q_BTNH.shape[1] != k_BTKH.shape[1]:
+        raise ValueError(
+            f"local attention is of a row to itself, got {q_BTNH.shape[1]} queries and "
+            f"{k_BTKH.shape[1]} keys: take attend from one text to another"
+        )
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
     heads_first = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))

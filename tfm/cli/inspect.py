@@ -18,6 +18,9 @@ def inspect(
     language: Literal["en", "zh"] = "en",
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     beam_size: int | None = None,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    rotary_scaling: float | None = None,
 ) -> int:
     """Translate one sentence and show every step of its way through the model.
 
@@ -29,11 +32,15 @@ def inspect(
         language: Of the page's own text.
         as_json: Print everything as one JSON object on stdout.
         beam_size: Hypotheses that search keeps; the run's own by default.
+        source_length: Longest sentence, in pieces; the run's own by default.
+        target_length: Longest reference.
+        rotary_scaling: Divides the places of rotary positions; 2 reads twice the trained length.
     """
     from tfm import inspect, translator
 
     decode = {} if beam_size is None else {"beam_size": beam_size}
-    trace = inspect.trace(translator.load(model), sentence, reference, **decode)
+    opened = translator.load(model, source_length, target_length, rotary_scaling)
+    trace = inspect.trace(opened, sentence, reference, **decode)
     if as_json:
         print(json.dumps(inspect.as_data(trace), ensure_ascii=False))
     if output is not None or not as_json:

@@ -44,8 +44,10 @@ def check_data(experiment: Experiment, workdir: str | None = None) -> int:
         experiment: Fields of the experiment file, to be overridden one by one.
         workdir: Folder of a run whose tokenizers to use; by default they are trained and forgotten.
     """
+    from tfm import transformer
     from tfm.training import check
 
+    transformer.check(experiment.model, vocabularies=False)  # before the data is prepared
     print(check.report(experiment, workdir))
     return 0
 

@@ -29,6 +29,8 @@ def translate(
     max_length_offset: int | None = None,
     n_best: int = 1,
     alignment: bool = False,
+    source_length: int | None = None,
+    rotary_scaling: float | None = None,
 ) -> int:
     """Translate text, a line at a time: for every line in, one line out.
 
@@ -47,6 +49,9 @@ def translate(
         alignment: Follow each translation by a tab and which piece of the line each of its pieces
             comes from (0-0 1-2: source-target, counted from 0), a tab and the line's pieces, a tab
             and its own.
+        source_length: The most pieces of a line that are translated in one; a longer line is cut
+            in parts. The run's own by default.
+        rotary_scaling: Divides the places of rotary positions; 2 reads twice the trained length.
     """
     from tfm import translator
 
@@ -60,7 +65,7 @@ def translate(
         max_length_factor=max_length_factor,
         max_length_offset=max_length_offset,
     )
-    opened = translator.load(model)
+    opened = translator.load(model, source_length, rotary_scaling=rotary_scaling)
     at_once = 16 * (batch_size or opened.config.decode.batch_size)
     with _reading(input) as (lines, is_terminal), _writing(output) as out:
         numbered = enumerate(lines, 1)
@@ -78,17 +83,28 @@ def translate(
     return 0
 
 
-def score(model: str, source: Path, target: Path) -> int:
+def score(
+    model: str,
+    source: Path,
+    target: Path,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    rotary_scaling: float | None = None,
+) -> int:
     """Print the natural-log probability of each target line given its source line.
 
     Args:
         model: Folder of a run, local or in a bucket.
         source: UTF-8 text, a sentence a line, plain or .gz.
         target: Its translation, line by line.
+        source_length: Longest source, in pieces. This and the next default to the run's own.
+        target_length: Longest target.
+        rotary_scaling: Divides the places of rotary positions; 2 reads twice the trained length.
     """
     from tfm import translator
 
-    for value in translator.load(model).score(*_parallel(source, target)):
+    opened = translator.load(model, source_length, target_length, rotary_scaling)
+    for value in opened.score(*_parallel(source, target)):
         print(f"{value:.6f}")
     return 0
 
@@ -102,6 +118,8 @@ def evaluate(
     beam_size: int | None = None,
     length_penalty: float | None = None,
     length_norm: LengthNorm | None = None,
+    source_length: int | None = None,
+    rotary_scaling: float | None = None,
 ) -> int:
     """Translate a test set; print BLEU and chrF with their signatures, and the speed.
 
@@ -114,6 +132,8 @@ def evaluate(
         beam_size: Hypotheses a sentence; 1 is greedy.
         length_penalty: Alpha of the length normalisation.
         length_norm: power is length^alpha, gnmt is ((5+length)/6)^alpha.
+        source_length: The most pieces of a line that are translated in one.
+        rotary_scaling: Divides the places of rotary positions; 2 reads twice the trained length.
     """
     from tfm import evaluation, translator
 
@@ -124,7 +144,7 @@ def evaluate(
         length_norm=length_norm,
     )
     sources, references = _parallel(source, reference)
-    opened = translator.load(model)
+    opened = translator.load(model, source_length, rotary_scaling=rotary_scaling)
     start = time.perf_counter()
     hypotheses = opened.translate(sources, **decode)
     seconds = time.perf_counter() - start - opened.compile_seconds
@@ -140,6 +160,7 @@ def evaluate(
         "compile_seconds": round(opened.compile_seconds, 3),
     }
     settings = dataclasses.asdict(dataclasses.replace(opened.config.decode, **decode))
+    settings |= _given(source_length=source_length, rotary_scaling=rotary_scaling)
     if as_json:
         found = {s.name: {"value": s.value, "signature": s.signature} for s in scores}
         print(json.dumps({"scores": found, "decode": settings} | speed, indent=2))

@@ -16,7 +16,7 @@ The relative ones take ``Distances``: ``side_by_side(T, S)`` for whole sentences
 """
 
 from tfm.positions.absolute import learned, learned_params, sinusoidal
-from tfm.positions.bias import alibi_bias, alibi_slopes, t5_bias, t5_bucket, t5_params
+from tfm.positions.bias import alibi_bias, alibi_slopes, t5_bias, t5_bucket, t5_params, t5_problem
 from tfm.positions.distances import Distances, from_one_place, side_by_side
 from tfm.positions.relative import (
     Relative,
@@ -48,6 +48,7 @@ __all__ = [
     "t5_bias",
     "t5_bucket",
     "t5_params",
+    "t5_problem",
     "transformer_xl",
     "transformer_xl_params",
     "transformer_xl_scores",

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tfm.params import Param, normal
 
@@ -36,5 +37,23 @@ def learned_params(max_length: int, d_model: int) -> Param:
 
 
 def learned(positions: jax.Array, table_TD: jax.Array) -> jax.Array:
-    """Looks up: [...] int → [..., D]. A position past the table gives NaN, not a guess."""
+    """Looks up: [...] int → [..., D].
+
+    Raises:
+      ValueError: a place that the table has no row for. Under ``jit``, where places are not known,
+        one past the table gives NaN, not a guess.
+    """
+    _check_places(positions, table_TD.shape[0])
     return jnp.take(table_TD, positions, axis=0, mode="fill", fill_value=jnp.nan)
+
+
+def _check_places(places: jax.Array, length: int) -> None:
+    if isinstance(places, jax.core.Tracer) or not getattr(places, "is_fully_addressable", True):
+        return
+    # On the host: an operation of JAX on known places is not known itself while something compiles.
+    known = np.asarray(places)
+    for place in known[(known < 0) | (known >= length)].flat:
+        raise ValueError(
+            f"place {place}: the table of learned positions has {length} rows, 0 to {length - 1}; "
+            "shorten the sentence, or declare a longer table (max_length)"
+        )

@@ -28,14 +28,9 @@ def t5_bucket(
       ValueError: fewer than 4 buckets (2 if not bidirectional), an odd number of them, or a
         ``max_distance`` that the exact buckets cover already.
     """
-    half = buckets // 2 if bidirectional else buckets
-    exact = half // 2
-    if buckets % 2 or exact < 1:
-        raise ValueError(f"t5 positions need an even number of buckets, 4 or more, got {buckets}")
-    if max_distance <= exact:
-        raise ValueError(
-            f"t5 positions: max_distance {max_distance} must be more than the {exact} exact buckets"
-        )
+    if problem := t5_problem(buckets, max_distance, bidirectional):
+        raise ValueError(problem)
+    half, exact = _halves(buckets, bidirectional)
     # The first distance of every bucket but the first; from the host, so that no device's
     # logarithm decides which side of a border a distance falls on.
     ratio = max_distance / exact
@@ -44,6 +39,25 @@ def t5_bucket(
     away = jnp.abs(distances) if bidirectional else jnp.maximum(-distances, 0)
     bucket = jnp.searchsorted(borders, away.astype(jnp.int32), side="right").astype(jnp.int32)
     return bucket + jnp.where(distances > 0, half, 0) if bidirectional else bucket
+
+
+def t5_problem(buckets: int, max_distance: int, bidirectional: bool) -> str | None:
+    """Why ``t5_bucket`` cannot take these numbers; ``None`` if it can."""
+    exact = _halves(buckets, bidirectional)[1]
+    if buckets % 2 or exact < 1:
+        least = 4 if bidirectional else 2
+        return f"t5 positions need an even number of buckets, {least} or more, got {buckets}"
+    if max_distance <= exact:
+        return (
+            f"t5 positions: max_distance {max_distance} must be more than the {exact} exact buckets"
+        )
+    return None
+
+
+def _halves(buckets: int, bidirectional: bool) -> tuple[int, int]:
+    """How many buckets one direction has, and how many of them hold a single distance."""
+    half = buckets // 2 if bidirectional else buckets
+    return half, half // 2
 
 
 def t5_params(buckets: int, d_model: int, heads: int) -> Param:

@@ -63,6 +63,7 @@ def train(
     """
     folder = storage.path(folder)
     config.parse_stop(c.train.stop)
+    transformer.check(c.model, vocabularies=False)  # before time is spent on the data
     group.check_shared(folder)
     with ExitStack() as stack:
         if group.first:
@@ -131,10 +132,8 @@ class _Run:
             f"{params.count(declaration):,} parameters on {sharding.describe(self.layout.mesh)}, "
             f"activations in {transformer.compute_dtype(c.model)}; batches of {c.data.rows} rows"
         )
-        if c.model.attention == "softmax":
-            length = c.data.target_length
-            name, why = transformer.implementation(c.model, length, length)
-            _log.info(f"attention computed by {name}: {why}")
+        lengths = c.data.source_length, c.data.target_length
+        _log.info(transformer.computed(c.model, *lengths, self.layout))
 
     def _begin(self, rule: Any) -> tuple[step.State, Progress, list[list[float]]]:
         """The newest checkpoint's state, or a fresh one; progress; metrics not yet recorded."""

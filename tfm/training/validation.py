@@ -38,7 +38,10 @@ class Validation:
         self._c, self._folder, self._pairs, self._tokenizers = c, folder, pairs, tokenizers
         self._scan = scanning.scan(pairs, tokenizers, c.data)
         self._translator = Translator(c, {}, *tokenizers)  # weights come with every call
-        self._sums = jax.jit(lambda weights, batch: step.token_loss(weights, c, batch, None, 0.0))
+        any_device = self._translator.config
+        self._sums = jax.jit(
+            lambda weights, batch: step.token_loss(weights, any_device, batch, None, 0.0)
+        )
 
     def scores(self, update: int, weights: Tree) -> dict[str, float]:
         """Scores by name: loss (nats a token), bleu, chrf, exact (%).

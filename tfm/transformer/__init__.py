@@ -1,13 +1,16 @@
 """The encoder-decoder Transformer: configuration, parameters, encode, decode, and one layer."""
 
-from tfm.transformer.attending import Look, implementation
+from tfm.transformer.attending import Look
 from tfm.transformer.check import check
+from tfm.transformer.computed import computed, implementation
 from tfm.transformer.config import (
     PRESETS,
+    ROTARY,
     Config,
     Embeddings,
     compute_dtype,
     head_width,
+    on_any_device,
     table_names,
 )
 from tfm.transformer.declare import declare
@@ -17,6 +20,7 @@ from tfm.transformer.sight import Sight, across, own_row, step
 
 __all__ = [
     "PRESETS",
+    "ROTARY",
     "Config",
     "Embeddings",
     "Look",
@@ -25,6 +29,7 @@ __all__ = [
     "across",
     "check",
     "compute_dtype",
+    "computed",
     "declare",
     "decode",
     "embed_tokens",
@@ -34,6 +39,7 @@ __all__ = [
     "head_width",
     "implementation",
     "layer",
+    "on_any_device",
     "output_table",
     "own_row",
     "step",

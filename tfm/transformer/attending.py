@@ -12,8 +12,8 @@ from tfm.attention.local import local_heads_first
 from tfm.attention.ring import ring
 from tfm.params import Tree
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer.check import needs
-from tfm.transformer.config import Config, compute_dtype, head_width
+from tfm.transformer.computed import implementation, in_a_ring
+from tfm.transformer.config import Config
 from tfm.transformer.sight import Sight
 
 Memory = KeyValue | linear.State
@@ -97,15 +97,8 @@ def _place_keys(
 
 
 def _in_a_ring(c: Config, sight: Sight, key: jax.Array | None, layout: Layout) -> bool:
-    """Whether rows are cut over devices, and attention is one that the ring computes.
-
-    What it lacks (biases, relative terms, dropout on weights; the other variants of attention)
-    collects the keys of a row on every device instead, and keeps only its own queries' scores.
-    """
     own = sight.distances is not None
-    softmax = (c.attention if own else c.cross_attention) == "softmax"
-    able = needs(c, self_attention=own, training=key is not None) <= {"soft_cap"}
-    return softmax and able and bool(layout.cuts("length"))
+    return in_a_ring(c, self_attention=own, training=key is not None, layout=layout)
 
 
 def _softmax(
@@ -216,36 +209,3 @@ def relative(params: Tree, sight: Sight) -> positions.Relative | None:
         return None
     scheme = positions.shaw if "keys" in params["relative"] else positions.transformer_xl
     return scheme(params["relative"], sight.distances)
-
-
-def implementation(
-    c: Config,
-    queries: int,
-    keys: int,
-    *,
-    self_attention: bool = True,
-    step: bool = False,
-    training: bool = True,
-    layout: Layout = NO_MESH,
-) -> tuple[str, str]:
-    """Who computes softmax attention over rows of this length, and why.
-
-    Args:
-      step: of cached decoding, which is always XLA's.
-      training: with dropout.
-      layout: whose mesh says for which devices; without one, JAX's default.
-
-    Raises:
-      ValueError: the one that ``c.implementation`` names cannot.
-    """
-    if step:
-        return "xla", "a decoding step looks at a cache of hypotheses"
-    return implementations.choose(
-        c.implementation,
-        needs=needs(c, self_attention=self_attention, training=training),
-        platform=layout.mesh.devices.flat[0].platform if layout.mesh else jax.default_backend(),
-        dtype=compute_dtype(c),
-        head_dim=head_width(c),
-        queries=queries,
-        keys=keys,
-    )

@@ -1,5 +1,6 @@
 """The shape of a model: one frozen dataclass, and five sizes that have a name."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,7 @@ Positions = Literal[
     "rotary_interleaved",
     "transformer_xl",
 ]
+ROTARY = ("rotary", "rotary_interleaved")
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Config:
       window: local: how many places to either side are seen.
       qk_norm: RMSNorm on queries and keys, a head at a time.
       soft_cap: scores are kept within ± this by a tanh; 0 is off.
-      implementation: of softmax attention: xla, cudnn (GPU), splash (TPU); auto picks by device
-        and shape.
+      implementation: of softmax attention in training: xla, cudnn (GPU), splash (TPU); auto picks
+        by device and shape. Translating, scoring, validating and inspecting, on other devices and
+        at other lengths, take auto where a kernel is named here.
       norm_placement: pre (Xiong 2020), post (Vaswani 2017) or deepnorm (Wang 2022).
       bias: whether attention projections have biases.
       dropout: on embeddings and on every sublayer's output; the others on attention weights and
@@ -139,6 +142,13 @@ def table_names(c: Config) -> tuple[str, str, str]:
 def head_width(c: Config) -> int:
     """H."""
     return c.head_dim or c.d_model // c.heads
+
+
+def on_any_device(c: Config) -> Config:
+    """The same model without the kernel it was trained with, which lives on one kind of device and
+    takes few lengths.
+    """
+    return c if c.implementation == "xla" else dataclasses.replace(c, implementation="auto")
 
 
 def compute_dtype(c: Config) -> jnp.dtype:

@@ -61,6 +61,13 @@ def _look_up(tokens_BT: jax.Array, table_VD: jax.Array, c: Config, layout: Layou
     return run(tokens_BT, table_VD)[0]
 
 
+def _places(c: Config, segments_BT: jax.Array, places_BT: jax.Array) -> jax.Array:
+    """Padding stands at place 0: a row may be longer than the table of learned positions, as packed
+    ones are, and what the table lacks is NaN, which no mask keeps from the sentences beside it.
+    """
+    return jnp.where(segments_BT != 0, places_BT, 0) if c.positions == "learned" else places_BT
+
+
 def encode(
     params: Tree,
     c: Config,
@@ -80,6 +87,7 @@ def encode(
       layout: the mesh that activations are spread over, if any.
     """
     embed_key, layers_key = layers.split(key, 2)
+    positions_BS = _places(c, segments_BS, positions_BS)
     x_BSD = embed_tokens(params, c, table_names(c)[0], "encoder", source_BS, positions_BS, layout)
     x_BSD = layout.place(layers.dropout(x_BSD, c.dropout, embed_key), "batch", "length", None)
     sight = own_row(params["encoder"], c, segments_BS, positions_BS, causal=False)
@@ -112,6 +120,7 @@ def decode(
     scores what comes next.
     """
     embed_key, layers_key = layers.split(key, 2)
+    positions_BT = _places(c, segments_BT, positions_BT)
     x_BTD = embed_tokens(params, c, table_names(c)[1], "decoder", target_BT, positions_BT, layout)
     x_BTD = layout.place(layers.dropout(x_BTD, c.dropout, embed_key), "batch", "length", None)
     decoder = params["decoder"]

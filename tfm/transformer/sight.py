@@ -10,7 +10,7 @@ from tfm import masks, positions
 from tfm.attention.local import block_distances
 from tfm.params import Tree
 from tfm.positions import Distances
-from tfm.transformer.config import Config
+from tfm.transformer.config import ROTARY, Config
 
 
 class Sight(NamedTuple):
@@ -98,7 +98,7 @@ def _bias(side: Tree, c: Config, distances: Distances, bidirectional: bool) -> j
 
 
 def _turn(c: Config, places_BT: jax.Array) -> Callable[[jax.Array], jax.Array] | None:
-    if c.positions not in ("rotary", "rotary_interleaved"):
+    if c.positions not in ROTARY:
         return None
     return lambda x_BNTH: positions.rotate(
         x_BNTH,

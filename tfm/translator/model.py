@@ -1,9 +1,8 @@
-"""A trained model at work: raw text in, translations or probabilities out."""
+"""The translator: a model with its tokenizers, and how one is opened."""
 
 import dataclasses
 import functools
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tfm import buckets, config, embeddings, incremental, storage, transformer
+from tfm import buckets, config, storage, transformer
 from tfm.config import Decode
 from tfm.data import pieces
-from tfm.data.tokenizer import BOS, EOS, Tokenizer, normalise
+from tfm.data.tokenizer import Tokenizer, normalise
 from tfm.data.tokenizer import load as load_tokenizer
-from tfm.decoding import beam
-from tfm.decoding.common import Hypotheses, Step
 from tfm.params import Tree
 from tfm.training import checkpoint
+from tfm.translator.search import most_tokens, score, search
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +38,8 @@ class Translator:
     """A model with its tokenizers.
 
     Attributes:
-      config: of the run it comes from.
+      config: of the run it comes from, for any device and length: a kernel that it names binds
+        training alone.
       params: the weights, a nested dict.
       source, target: tokenizers.
       compile_seconds: spent on compilation so far.
@@ -49,9 +48,12 @@ class Translator:
     def __init__(
         self, settings: config.Config, params: Tree, source: Tokenizer, target: Tokenizer
     ) -> None:
-        self.config, self.params, self.source, self.target = settings, params, source, target
+        model = transformer.on_any_device(settings.model)
+        self.config = dataclasses.replace(settings, model=model)
+        self.params, self.source, self.target = params, source, target
         self.compile_seconds = 0.0
         self._compiled: dict[tuple, Callable] = {}
+        self._warned: set[str] = set()
 
     def translate(self, texts: Sequence[str], **decode: Any) -> list[str]:
         """The best translation of each text; an empty or blank text gives "".
@@ -102,7 +104,8 @@ class Translator:
             if len(s) > data.source_length or len(t) > data.target_length:
                 raise ValueError(
                     f"score: pair {i} has {len(s)} and {len(t)} pieces; the model takes "
-                    f"{data.source_length} and {data.target_length}"
+                    f"{data.source_length} and {data.target_length}; load it with a longer "
+                    "source_length or target_length"
                 )
         sizes = [
             (buckets.length(len(s), data.source_length), buckets.length(len(t), data.target_length))
@@ -115,7 +118,7 @@ class Translator:
                 buckets.pad([source_ids[i] for i in batch], B, S),
                 buckets.pad([target_ids[i] for i in batch], B, T),
             )
-            run = self._compile("score", _score, self.params, *arrays, c=self.config.model)
+            run = self._compile("score", score, self.params, *arrays, c=self.config.model)
             for i, value in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
                 result[i] = float(value)
         return result
@@ -123,7 +126,7 @@ class Translator:
     def with_params(self, params: Tree) -> "Translator":
         """The same model with other weights, sharing what is compiled."""
         other = Translator(self.config, params, self.source, self.target)
-        other._compiled = self._compiled
+        other._compiled, other._warned = self._compiled, self._warned
         return other
 
     def parts(self, text: str) -> list[str]:
@@ -138,6 +141,7 @@ class Translator:
             buckets.crop(x, self.config.data.source_length) for x in self.source.encode_batch(texts)
         ]
         sizes = [buckets.length(len(x), self.config.data.source_length) for x in ids]
+        self._warn_of_a_last_place(max(map(len, ids), default=0), settings)
         result: list[list[Translation]] = [[]] * len(texts)
         for S, batch in buckets.group(sizes, settings.batch_size):
             source_BS = buckets.pad(
@@ -156,6 +160,18 @@ class Translator:
                     if length
                 ][:n]
         return result
+
+    def _warn_of_a_last_place(self, pieces: int, settings: Decode) -> None:
+        """Says once that learned positions end before the longest translation asked for."""
+        c, asked = self.config.model, most_tokens(settings, pieces)
+        if c.positions == "learned" and asked > c.max_length and "place" not in self._warned:
+            self._warned.add("place")
+            _log.warning(
+                "translations end at %d pieces, the model's last learned position, where the "
+                "settings of decode allow %d",
+                c.max_length,
+                asked,
+            )
 
     def _compile(self, name: str, f: Callable, *arrays: Any, **static: Any) -> Callable:
         """``f`` compiled for these shapes, once; the time it takes is kept and logged."""
@@ -177,16 +193,32 @@ class Translator:
         return self._compiled[key]
 
 
-def load(folder: str | PathLike) -> Translator:
+def load(
+    folder: str | PathLike,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    rotary_scaling: float | None = None,
+) -> Translator:
     """Opens the folder of a run: the best weights so far, else those of the newest checkpoint.
+
+    Args:
+      source_length, target_length: the most pieces it takes of a source to translate, and of a
+        target to score or inspect, in place of the run's own.
+      rotary_scaling: of rotary positions, in place of the run's own.
 
     Raises:
       FileNotFoundError: no run there, or nothing saved yet.
+      ValueError: lengths that learned positions do not reach, or a scaling of positions that are
+        not rotary.
     """
     folder = storage.path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"model {folder}: no config.json there; is it a folder of a run?")
     settings = config.read(folder / "config.json")
+    try:
+        settings = stretched(settings, source_length, target_length, rotary_scaling)
+    except ValueError as error:
+        raise ValueError(f"model {folder}: {error}") from error
     names = ("joint", "joint") if settings.tokenizer.joint else ("source", "target")
     source, target = (load_tokenizer(folder / "tokenizers" / f"{n}.model") for n in names)
     sizes = settings.model.source_vocab, settings.model.target_vocab
@@ -205,75 +237,35 @@ def load(folder: str | PathLike) -> Translator:
     return Translator(settings, jax.tree.map(jnp.asarray, params), source, target)
 
 
-def most_tokens(settings: Decode, pieces: int) -> int:
-    """How many tokens at most are written for a source of so many pieces."""
-    return math.ceil(settings.max_length_factor * pieces + settings.max_length_offset)
-
-
-def search(
-    params: Tree,
-    source_BS: jax.Array,
-    c: transformer.Config,
-    settings: Decode,
-    watched: Callable[[Step, Any], tuple[Step, Any]] = lambda step, state: (step, state),
-) -> Hypotheses:
-    """Source ids [B,S], 0 at padding → hypotheses.
-
-    Args:
-      watched: puts something around the step ``(tokens, parents, state) → (logits, state)`` that
-        search takes, and around the state it starts from.
-    """
-    S = source_BS.shape[1]
-    max_length = most_tokens(settings, S)
-    if c.positions == "learned":  # there is no vector for a place beyond
-        max_length = min(max_length, c.max_length)
-    lengths_B = (source_BS != 0).sum(axis=1)
-    limits_B = settings.max_length_factor * lengths_B + settings.max_length_offset
-    limits_B = jnp.where(lengths_B > 0, jnp.clip(limits_B, 1, max_length), 1).astype(jnp.int32)
-
-    valid_BS = (source_BS != 0).astype(jnp.int32)
-    places_BS = jnp.broadcast_to(jnp.arange(S), source_BS.shape)
-    memory_BSD = transformer.encode(params, c, source_BS, valid_BS, places_BS)
-    weights = incremental.for_decoding(params, c)
-    cache = incremental.init_cache(
-        weights, c, memory_BSD, valid_BS, hypotheses=settings.beam_size, max_length=max_length
-    )
-    step, state = watched(
-        lambda tokens, parents, cache: incremental.decode_step(weights, c, cache, tokens, parents),
-        cache,
-    )
-    return beam.search(
-        step,
-        state,
-        limits_B,
-        beam_size=settings.beam_size,
-        max_length=max_length,
-        bos=BOS,
-        eos=EOS,
-        length_norm=settings.length_norm,
-        length_penalty=settings.length_penalty,
-    )
-
-
-def _score(
-    params: Tree, source_BS: jax.Array, target_BT: jax.Array, c: transformer.Config
-) -> jax.Array:
-    """Log-probabilities [B] of the targets, ids ending with eos and padded with 0."""
-    batch = {"source": source_BS, "target_input": target_BT}
-    batch["target_input"] = jnp.pad(target_BT, ((0, 0), (1, 0)), constant_values=BOS)[:, :-1]
-    for side, ids in (("source", source_BS), ("target", target_BT)):
-        batch[f"{side}_segments"] = (ids != 0).astype(jnp.int32)
-        batch[f"{side}_positions"] = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-    hidden_BTD = transformer.forward(params, c, batch)
-    table_VD = transformer.output_table(params, c)
-
-    def sentence(row: tuple[jax.Array, jax.Array]) -> jax.Array:
-        hidden_TD, target_T = row
-        log_probs_TV = jax.nn.log_softmax(embeddings.logits(hidden_TD, table_VD))
-        gained_T = jnp.take_along_axis(log_probs_TV, target_T[:, None], axis=1)[:, 0]
-        return jnp.where(target_T != 0, gained_T, 0.0).sum()
-
-    return jax.lax.map(sentence, (hidden_BTD, target_BT))  # one sentence's logits at a time
+def stretched(
+    settings: config.Config,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    rotary_scaling: float | None = None,
+) -> config.Config:
+    """The config of a trained model for other lengths than it was trained on; see ``load``."""
+    model, data = settings.model, settings.data
+    for name, length in (("source_length", source_length), ("target_length", target_length)):
+        if length is None:
+            continue
+        if length < 2:
+            raise ValueError(f"{name} {length}: a sentence takes 2 or more, a piece and eos")
+        if model.positions == "learned" and length > model.max_length:
+            raise ValueError(
+                f"{name} {length}: positions='learned' has no vector beyond place "
+                f"{model.max_length - 1}; {model.max_length} is the most"
+            )
+        data = dataclasses.replace(data, **{name: length})
+    if rotary_scaling is not None:
+        if model.positions not in transformer.ROTARY:
+            raise ValueError(
+                f"rotary_scaling {rotary_scaling}: positions={model.positions!r} are not rotary; "
+                "leave it out"
+            )
+        if not rotary_scaling > 0:
+            raise ValueError(f"rotary_scaling {rotary_scaling} must be positive")
+        model = dataclasses.replace(model, rotary_scaling=rotary_scaling)
+    return dataclasses.replace(settings, model=model, data=data)
 
 
 def _join(parts: list[list[Translation]], joiner: str) -> list[Translation]:
