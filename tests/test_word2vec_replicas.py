@@ -78,7 +78,7 @@ def test_one_replica_learns_from_one_batch_after_the_other(text):
 
 def test_rare_rows_add_up_and_frequent_ones_take_the_mean():
     counts_V = np.array([10**7] + [10**4] * 10_000 + [1])
-    c = Config(replicas=4, subsample=0)
+    c = Config(tiles=16, replicas=4, subsample=0)
     for share_V1 in replicas.settled(c, counts_V, 100, None).values():
         first, *rest, last = share_V1[:, 0]
         assert first == pytest.approx(1 / 4, abs=1e-3) and last > 0.95
@@ -125,7 +125,8 @@ def test_many_replicas_do_not_throw_frequent_words_ever_further(
 
 def test_a_round_ends_when_the_average_word_was_a_centre_six_times():
     for vocab in (10_000, 100_000):
-        assert replicas.updates_alone(Config(), vocab) * 256 == pytest.approx(6 * vocab, rel=0.01)
+        c = Config(tiles=16)
+        assert replicas.updates_alone(c, vocab) * 256 == pytest.approx(6 * vocab, rel=0.01)
     assert replicas.updates_alone(Config(), 10) == 8
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfm.word2vec.model import Batch, Config, rate, replicas, samples
+from tfm.word2vec.model import Batch, Config, rate, replicas, samples, tiles
 
 END = -1
 _CHUNK = 1 << 20  # ids looked at together
@@ -100,11 +100,11 @@ def batches(
     rng = np.random.default_rng(c.seed)
     negatives = negative_table(counts_V, c.exponent)
     drawn = samples(c) if c.objective == "negative" else 0
-    W, (R, M, B) = c.window, (replicas(c), length, c.tiles)
+    W, (R, M, B) = c.window, (replicas(c), length, tiles(c))
     whole = R * M * B * c.centres
     for words, sentences, begun, done in _rounds(c, stream, counts_V, whole, rng):
 
-        def tiles(x: np.ndarray) -> np.ndarray:
+        def cut(x: np.ndarray) -> np.ndarray:
             parts = [np.pad(part, (0, whole // R - len(part))) for part in np.array_split(x, R)]
             x = np.pad(np.concatenate(parts), W)
             windows = np.lib.stride_tricks.sliding_window_view(x, c.centres + 2 * W)
@@ -114,8 +114,8 @@ def batches(
         shares_M = np.minimum(1, begun + (done - begun) / full * np.arange(M) / M)
         rates_M = (rate(c) * np.maximum(1e-3, 1 - shares_M)).astype(np.float32)
         batch = Batch(
-            tiles(words),
-            tiles(sentences),
+            cut(words),
+            cut(sentences),
             rng.integers(1, W + 1, size=(R, M, B, c.centres), dtype=np.int32),
             negatives[rng.integers(len(negatives), size=(R, M, B, drawn), dtype=np.int32)],
             np.tile(rates_M, (R, 1)),

@@ -39,10 +39,10 @@ class Config:
       subsample: words more frequent than this share of the text are thinned out (§2.3); 0 is off.
       min_count: words seen less often are left out of the text.
       epochs: passes over the text.
-      learning_rate: at the start; falls linearly to 1/1000 of it. 0 takes 0.03 for skipgram, 0.12
+      learning_rate: at the start; falls linearly to 1/1000 of it. 0 takes 0.035 for skipgram, 0.12
         for cbow with the mean, 0.02 with the sum.
       centres: T of a tile, whose words meet the same samples.
-      tiles: B of an update.
+      tiles: B of an update; on a GPU or TPU take hundreds. 0 takes 2 for skipgram, 16 for cbow.
       samples: J, drawn for a tile; their weight makes up for the number, so the expected update is
         that of ``negatives`` fresh ones a word. 0 takes 32 for skipgram, 8 for cbow.
       replicas: R, copies of the tables that learn from different text at the same time, each on a
@@ -66,15 +66,15 @@ class Config:
     epochs: int = 5
     learning_rate: float = 0.0
     centres: int = 16
-    tiles: int = 16
+    tiles: int = 0
     samples: int = 0
     replicas: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for names, least in (
-            (("width", "window", "negatives", "min_count", "epochs", "centres", "tiles"), 1),
-            (("subsample", "learning_rate", "samples", "replicas", "seed"), 0),
+            (("width", "window", "negatives", "min_count", "epochs", "centres"), 1),
+            (("subsample", "learning_rate", "tiles", "samples", "replicas", "seed"), 0),
         ):
             for name in names:
                 if getattr(self, name) < least:
@@ -94,8 +94,13 @@ def rate(c: Config) -> float:
     The gradient of a mean has 1/pairs in it, which word2vec.c leaves out: without that error it
     needs a higher rate (İrsoy 2021). A sum is some six words long, and needs a lower one.
     """
-    usual = {"mean": 0.12, "sum": 0.02}[c.combine] if c.method == "cbow" else 0.03
+    usual = {"mean": 0.12, "sum": 0.02}[c.combine] if c.method == "cbow" else 0.035
     return c.learning_rate or usual
+
+
+def tiles(c: Config) -> int:
+    """B: with 16 skipgram, which takes six guesses a centre at one point, learned a little less."""
+    return c.tiles or {"skipgram": 2, "cbow": 16}[c.method]
 
 
 def samples(c: Config) -> int:

@@ -35,7 +35,7 @@ def updates_alone(c: Config, vocab: int) -> int:
     Adding up costs what the tables are long, so the more words, the longer it may wait; and with
     few words, each would be met too often meanwhile.
     """
-    return max(8, round(_MET * vocab / (c.tiles * c.centres)))
+    return max(8, round(_MET * vocab / (model.tiles(c) * c.centres)))
 
 
 def settled(c: Config, counts_V: np.ndarray, updates: int, paths: Paths | None) -> Tree:
