@@ -4,6 +4,7 @@
     python tools/bench.py decode    # Hugging Face Marian; CTranslate2 if installed
     python tools/bench.py data      # the packed stream against what a training step eats
     python tools/bench.py word2vec --text FILE ... --similarity FILE ...   # gensim
+    python tools/bench.py align --source FILE ... --target FILE ...        # gensim and SciPy
     python tools/bench.py scaling   # tfm alone: 1, 2, 4, 8 devices along each axis of the mesh
 
 Needs the extra "bench", but for the last. The sides run in turns, so that a slow spell of the
@@ -173,6 +174,36 @@ def word2vec(
     measure.report(rows, json)
 
 
+def align(
+    source: tuple[Path, ...],
+    target: tuple[Path, ...],
+    source_tokenizer: Path | None = None,
+    target_tokenizer: Path | None = None,
+    method: Literal["cbow", "skipgram"] = "skipgram",
+    seeds: tuple[int, ...] = (1, 2, 3),
+    epochs: int = 5,
+    workers: int = 2,
+    json: Path | None = None,
+) -> None:
+    """Two languages' spaces united, against gensim's vectors and SciPy: precision, no speed.
+
+    Args:
+        source: Sentences, a line each, plain or .gz.
+        target: Their translations, line by line.
+        source_tokenizer: Cuts the source; words if not given.
+        target_tokenizer: The same of the target.
+        method: Of the word vectors, 100 wide.
+        seeds: A turn of both sides each; scores are means over them.
+        epochs: Passes over the text.
+        workers: Threads of gensim.
+        json: Where to keep the results.
+    """
+    languages = _peer("languages")
+    texts = languages.read(source, source_tokenizer), languages.read(target, target_tokenizer)
+    c = Config(method=method, epochs=epochs)
+    measure.report(languages.compare(c, *texts, seeds, workers), json)
+
+
 def scale(
     axes: tuple[scaling.Axis, ...] = ("data", "fsdp", "tensor", "sequence"),
     growths: tuple[scaling.Growth, ...] = ("strong", "weak"),
@@ -272,6 +303,7 @@ def main() -> int:
         "decode": decode,
         "data": data,
         "word2vec": word2vec,
+        "align": align,
         "scaling": scale,
     }
     try:

@@ -1,5 +1,7 @@
 """Against gensim: each reads the other's files, and scores a space the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,23 @@ def test_analogies_are_gensims(tmp_path, rng):
     _, (want, _) = theirs.evaluate_word_analogies(str(tmp_path / "questions.txt"))
     assert ours.right == len(want["correct"]) > 5
     assert ours.known == len(want["correct"]) + len(want["incorrect"]) == 120
+
+
+def test_two_languages_meet_as_scipy_has_them_meet(rng, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
+    from peers import languages
+
+    V, D = 400, 12
+    turn_DD = np.linalg.qr(rng.normal(size=(D, D)))[0]
+    table_VD = rng.normal(size=(V, D)) + 0.5  # an offset, and lengths that differ, to be evened out
+    heard_VD = rng.uniform(0.5, 2, (V, 1)) * (table_VD + rng.normal(size=(V, D)) * 0.5) @ turn_DD
+    source = Vectors(tuple(f"s{i}" for i in range(V)), table_VD.astype(np.float32))
+    order = rng.permutation(V)
+    target = Vectors(tuple(f"t{i}" for i in order), heard_VD[order].astype(np.float32))
+    pairs = [(f"s{i}", f"t{i}") for i in range(V)]
+    ours, want = (
+        unite(source, target, pairs[:200], pairs[200:])
+        for unite in (languages.with_tfm, languages.with_scipy)
+    )
+    assert ours == want
+    assert 0.2 < ours["cosine@1"] < ours["csls@1"] < ours["csls@5"] < 1

@@ -44,7 +44,7 @@ class Config:
       centres: T of a tile, whose words meet the same samples.
       tiles: B of an update; on a GPU or TPU take hundreds. 0 takes 2 for skipgram, 16 for cbow.
       samples: J, drawn for a tile; their weight makes up for the number, so the expected update is
-        that of ``negatives`` fresh ones a word. 0 takes 32 for skipgram, 8 for cbow.
+        that of ``negatives`` fresh ones a word. 0 takes 64 for skipgram, 8 for cbow.
       replicas: R, copies of the tables that learn from different text at the same time, each on a
         device if there are as many. 0 takes 1 for skipgram, 2 for cbow.
       seed: of the first vectors and of every draw.
@@ -104,8 +104,8 @@ def tiles(c: Config) -> int:
 
 
 def samples(c: Config) -> int:
-    """J: skipgram has some six guesses a centre, cbow one."""
-    return c.samples or {"skipgram": 32, "cbow": 8}[c.method]
+    """J: skipgram has some six guesses a centre, cbow one; with 32 it learned a little less."""
+    return c.samples or {"skipgram": 64, "cbow": 8}[c.method]
 
 
 def replicas(c: Config) -> int:
