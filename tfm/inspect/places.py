@@ -68,7 +68,7 @@ def _added(params: Tree, c: transformer.Config, side: str, places: int) -> np.nd
 
 def _cosines(c: transformer.Config, places: int) -> np.ndarray | None:
     """Turns the first channel of every pair: what stays of it is the cosine."""
-    if c.positions not in ("rotary", "rotary_interleaved"):
+    if c.positions not in transformer.ROTARY:
         return None
     ones_1P = jnp.ones((1, places), jnp.int32)
     turn = transformer.own_row({}, c, ones_1P, jnp.arange(places)[None], causal=False).turn

@@ -40,7 +40,7 @@ def _fields(c: Config) -> Iterator[str]:
         yield f"window {c.window}: local attention sees at least one place to a side, say 1 or more"
     if c.soft_cap < 0:
         yield f"soft_cap {c.soft_cap} may not be negative; 0 is off"
-    if c.rotary_scaling <= 0:
+    if not c.rotary_scaling > 0:  # no number either
         yield f"rotary_scaling {c.rotary_scaling} must be positive; places are divided by it"
     if c.positions in ROTARY and c.rotary_base <= 1:
         yield f"rotary_base {c.rotary_base} must be more than 1; it spreads the wavelengths"

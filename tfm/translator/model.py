@@ -262,9 +262,8 @@ def stretched(
                 f"rotary_scaling {rotary_scaling}: positions={model.positions!r} are not rotary; "
                 "leave it out"
             )
-        if not rotary_scaling > 0:
-            raise ValueError(f"rotary_scaling {rotary_scaling} must be positive")
         model = dataclasses.replace(model, rotary_scaling=rotary_scaling)
+        transformer.check(model, vocabularies=False)
     return dataclasses.replace(settings, model=model, data=data)
 
 

@@ -54,7 +54,7 @@ def with_scipy(source: Vectors, target: Vectors, learned: Dictionary, held: Dict
     a, b = rows(learned)
     turn_DD, _ = scipy.linalg.orthogonal_procrustes(x_VD[a], y_VD[b])
     cosines = x_VD @ turn_DD @ y_VD.T
-    crowded = np.sort(cosines, axis=0)[-NEAREST:].mean(axis=0)
+    crowded = np.partition(cosines, -NEAREST, axis=0)[-NEAREST:].mean(axis=0)
     a, b = rows(held)  # co-occurrence names each word once: a word has one translation
     scores = {}
     for name, table in (("csls", 2 * cosines - crowded), ("cosine", cosines)):
