@@ -5,7 +5,7 @@ import re
 
 import pytest
 import tiny
-from test_inspect_report import SECTIONS, Page, assert_alone
+from report_page import SECTIONS, Page, assert_alone
 
 from tfm import demo
 from tfm.training import loop

@@ -11,8 +11,8 @@ import tfm
 
 ROOT = pathlib.Path(tfm.__file__).parent
 
-# From the roof to the ground; the rooms of one floor do not know each other.
-FLOORS = [
+# From the top down; packages of one level do not import each other.
+LEVELS = [
     {"cli", "__main__"},
     {"demo"},
     {"inspect"},
@@ -20,16 +20,11 @@ FLOORS = [
     {"plan"},
     {"training"},
     {"translator"},  # below training, which translates the dev set
-    {"training.checkpoint"},  # below the translator, which reads them
-    {"training.newest"},
-    {"training.manifest"},
-    {"buckets", "decoding"},
-    {"evaluation"},
+    {"checkpoint"},  # below the translator, which reads weights
+    {"word2vec", "evaluation"},
     {"data"},
     {"config"},
-    {"incremental"},
-    {"transformer"},
-    {"word2vec"},
+    {"decoding", "transformer"},
     {"sharding"},
     {"attention"},
     {"layers", "embeddings", "positions", "masks"},
@@ -37,7 +32,7 @@ FLOORS = [
     {"params", "terminal", "hint"},
     {"storage"},
 ]
-FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {package: i for i, packages in enumerate(LEVELS) for package in packages}
 
 
 def modules():
@@ -66,20 +61,18 @@ def arrows(name):
     return found - {"tfm"}
 
 
-def room(name):
-    parts = name.split(".")
-    apart = ".".join(parts[1:3])
-    return apart if apart in FLOOR else parts[1]
+def package(name):
+    return name.split(".")[1]
 
 
-ROOMS = sorted(set(MODULES) - {"tfm"})
+NAMES = sorted(set(MODULES) - {"tfm"})
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_arrows_point_down(name):
-    assert room(name) in FLOOR, f"{name}: give the new room its floor in FLOORS"
+    assert package(name) in LEVEL, f"{name}: give the new package its level in LEVELS"
     for target in arrows(name):
-        assert room(name) == room(target) or FLOOR[room(name)] < FLOOR[room(target)], (
+        assert package(name) == package(target) or LEVEL[package(name)] < LEVEL[package(target)], (
             f"{name} imports {target}"
         )
 
@@ -96,16 +89,16 @@ def test_no_two_modules_of_one_room_need_each_other():
             open_names.pop()
             seen.add(name)
 
-    for name in ROOMS:
+    for name in NAMES:
         visit(name)
 
 
-def test_search_knows_no_model_and_evaluation_no_other_room():
-    for name in ROOMS:
-        if room(name) == "decoding":
-            assert {room(target) for target in arrows(name)} <= {"decoding"}
-        if room(name) == "evaluation":
-            assert {room(target) for target in arrows(name)} <= {"config"}
+def test_search_knows_no_model_and_evaluation_no_other_package():
+    for name in NAMES:
+        if package(name) == "decoding":
+            assert {package(target) for target in arrows(name)} <= {"decoding"}
+        if package(name) == "evaluation":
+            assert {package(target) for target in arrows(name)} <= {"config"}
 
 
 def test_the_package_never_imports_what_stands_beside_it():

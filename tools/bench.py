@@ -35,7 +35,7 @@ from peers.shapes import Shape
 
 from tfm import terminal
 from tfm.data import corpus
-from tfm.training.opening import open_data, resolve
+from tfm.training.setup import open_data, resolve
 from tfm.word2vec import analysis
 from tfm.word2vec.model import Config
 

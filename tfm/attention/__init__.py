@@ -21,8 +21,8 @@ function                      T and S    whom a query sees                      
 and ``local``; ``soft_cap``: ``ring`` too.
 """
 
-from tfm.attention.core import attend, attend_heads_first, look_up, masked_softmax
-from tfm.attention.heads import (
+from tfm.attention.dot_product import attend, attend_heads_first, look_up, masked_softmax
+from tfm.attention.projections import (
     KeyValue,
     attention_params,
     keys_values,

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tfm.attention.core import look_up, queries_a_key_head, refuse
+from tfm.attention.dot_product import look_up, queries_a_key_head, refuse
 from tfm.params import Param, xavier
 
 _INSTEAD = {"relative": "that is defined by the product of q and k; pass t5's or alibi's as bias"}

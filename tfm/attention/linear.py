@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tfm.attention.core import queries_a_key_head, refuse
+from tfm.attention.dot_product import queries_a_key_head, refuse
 
 Turn = Callable[[jax.Array], jax.Array]
 

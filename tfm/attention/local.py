@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from tfm import masks
-from tfm.attention.core import attend_heads_first, refuse
+from tfm.attention.dot_product import attend_heads_first, refuse
 from tfm.positions import Distances, side_by_side
 
 _INSTEAD = {

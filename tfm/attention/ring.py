@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tfm import masks
-from tfm.attention.core import queries_a_key_head
+from tfm.attention.dot_product import queries_a_key_head
 
 Met = tuple[jax.Array, jax.Array, jax.Array]  # Σ weights · v [B,N,T,H], Σ weights, top [B,N,T]
 

@@ -10,10 +10,10 @@ from typing import Annotated
 import tyro
 
 from tfm import config, terminal
-from tfm.data import text, words
+from tfm.data import text
 from tfm.data import tokenizer as subwords
 from tfm.data.tokenizer import Tokenizer
-from tfm.word2vec import model
+from tfm.word2vec import model, words
 
 _log = logging.getLogger("tfm")
 

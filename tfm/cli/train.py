@@ -45,10 +45,10 @@ def check_data(experiment: Experiment, workdir: str | None = None) -> int:
         workdir: Folder of a run whose tokenizers to use; by default they are trained and forgotten.
     """
     from tfm import transformer
-    from tfm.training import check
+    from tfm.training import data_report
 
     transformer.check(experiment.model, vocabularies=False)  # before the data is prepared
-    print(check.report(experiment, workdir))
+    print(data_report.report(experiment, workdir))
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tfm.decoding.common import Hypotheses, Step
+from tfm.decoding.types import Hypotheses, Step
 
 NEGATIVE = -1e30  # log-probability of the impossible: finite, so that sums and products stay so
 

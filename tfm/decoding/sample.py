@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tfm.decoding.common import Hypotheses, Step
+from tfm.decoding.types import Hypotheses, Step
 
 
 def sample(

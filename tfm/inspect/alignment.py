@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from tfm import transformer
-from tfm.inspect.record import batch, record
+from tfm.inspect.activations import batch, record
 from tfm.params import Tree
 from tfm.translator import Translator
 

@@ -10,7 +10,8 @@ from tfm import attention, layers, masks, transformer
 from tfm.attention import additive, linear
 from tfm.params import Tree
 from tfm.sharding import NO_MESH
-from tfm.transformer import Sight, attending
+from tfm.transformer import Sight
+from tfm.transformer import attention as attending
 
 
 @flax.struct.dataclass

@@ -9,9 +9,10 @@ import numpy as np
 
 from tfm import transformer
 from tfm.data.tokenizer import Tokenizer
-from tfm.inspect import alignment, places, space
-from tfm.inspect.record import Record, batch, record
-from tfm.inspect.search import Beam, watch
+from tfm.inspect import alignment, space
+from tfm.inspect import positions as places
+from tfm.inspect.activations import Record, batch, record
+from tfm.inspect.beam import Beam, watch
 from tfm.inspect.stack import Attention
 from tfm.inspect.tree import SearchTree, grow
 from tfm.translator import Translator

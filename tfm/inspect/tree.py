@@ -4,7 +4,7 @@ import flax.struct
 import numpy as np
 
 from tfm.data.tokenizer import BOS, Tokenizer
-from tfm.inspect.search import Beam
+from tfm.inspect.beam import Beam
 
 
 @flax.struct.dataclass

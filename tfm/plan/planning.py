@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 
 from tfm import config, sharding, transformer
-from tfm.plan import search
+from tfm.plan import candidates
 from tfm.plan.compiled import Compiled, TooLarge, compile_update, complete, model_flops
 from tfm.plan.decoding import Decoding, compile_search
 from tfm.plan.topology import Topology, find, larger
@@ -13,7 +13,7 @@ from tfm.plan.topology import Topology, find, larger
 _log = logging.getLogger(__name__)
 
 _LIKELY = 0.6
-"""What fills no more of a chip's memory by ``search.least_bytes`` usually fits, as a whole."""
+"""What fills no more of a chip's memory by ``candidates.least_bytes`` usually fits, as a whole."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,15 @@ def _cheapest(
       share: of a chip's memory that the least a setting takes may fill.
     """
     failed, before = [], len(tried)
-    for other in search.candidates(asked, topology, flops):
+    for other in candidates.candidates(asked, topology, flops):
         if len(tried) - before == tries:
             break
-        least = sum(search.least_bytes(other, len(topology.devices)))
+        least = sum(candidates.least_bytes(other, len(topology.devices)))
         if least > share * topology.chip.memory or any(
-            search.needs_more(other, one) for one in failed
+            candidates.needs_more(other, one) for one in failed
         ):
             continue
-        flags = f"{topology.name} {search.changes(asked, other)}"
+        flags = f"{topology.name} {candidates.changes(asked, other)}"
         _log.info(f"trying {flags}")
         try:
             return compile_update(other, topology)
@@ -152,8 +152,8 @@ def _elsewhere(
 def _least(asked: config.Config, topology: Topology) -> tuple[float, float]:
     """The least that any of the settings takes of a chip, state and activations."""
     chips = len(topology.devices)
-    others = search.candidates(asked, topology, 1.0)
-    return min((search.least_bytes(other, chips) for other in (asked, *others)), key=sum)
+    others = candidates.candidates(asked, topology, 1.0)
+    return min((candidates.least_bytes(other, chips) for other in (asked, *others)), key=sum)
 
 
 def _obstacle(asked: config.Config, topology: Topology) -> str:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from tfm import params, transformer
-from tfm.plan import roofline, search
+from tfm.plan import candidates, roofline
 from tfm.plan.compiled import Compiled
 from tfm.plan.planning import Plan
 from tfm.terminal import duration
@@ -44,7 +44,7 @@ def _refusal(plan: Plan) -> Iterator[str]:
     if plan.found is None:
         yield "take more chips, fewer rows (data.rows) or a smaller model"
         return
-    flags = search.changes(plan.asked, plan.found.c)
+    flags = candidates.changes(plan.asked, plan.found.c)
     which = "a larger slice that fits" if plan.obstacle else "the cheapest that fits"
     yield f"{which}: --topology {plan.hardware.name} {flags}"
 

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tfm.processes.watch import Watch
+from tfm.processes.watchdog import Watch
 
 T = TypeVar("T")
 

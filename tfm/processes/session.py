@@ -12,7 +12,7 @@ from jax._src import distributed  # the client has no public name yet; orbax tak
 from tfm import terminal
 from tfm.processes.group import ALONE, Group
 from tfm.processes.hosts import Hosts, Place, find
-from tfm.processes.watch import AGAIN, Watch
+from tfm.processes.watchdog import AGAIN, Watch
 
 _log = logging.getLogger(__name__)
 

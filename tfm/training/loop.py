@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from tfm import config, params, processes, sharding, storage, terminal, transformer
+from tfm import checkpoint, config, params, processes, sharding, storage, terminal, transformer
 from tfm.data import stream
 from tfm.terminal import Stopwatch
-from tfm.training import checkpoint, optimizer, start, step
-from tfm.training.opening import Data, check_same, open_data, resolve
+from tfm.training import optimizer, setup, step
+from tfm.training.metrics import Record
+from tfm.training.preemption import BrokenOff, Signals
 from tfm.training.progress import Progress
-from tfm.training.record import Record
-from tfm.training.signals import BrokenOff, Signals
+from tfm.training.setup import Data, check_same, open_data, resolve
 from tfm.training.validation import Validation
 
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class _Run:
             places = jax.tree.map(lambda x: x.sharding, wanted)
             init = functools.partial(step.init_state, self.c, rule)
             fresh = jax.jit(init, out_shardings=places)()
-            fresh = start.with_vectors(fresh, self.c, self.data.tokenizers)
+            fresh = setup.with_vectors(fresh, self.c, self.data.tokenizers)
             return jax.device_put(fresh, places), Progress(), []
         at, state, position = found
         self.batches.set_state(position["data"])

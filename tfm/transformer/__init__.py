@@ -1,8 +1,6 @@
 """The encoder-decoder Transformer: configuration, parameters, encode, decode, and one layer."""
 
-from tfm.transformer.attending import Look
-from tfm.transformer.check import check
-from tfm.transformer.computed import computed, implementation
+from tfm.transformer.attention import Look
 from tfm.transformer.config import (
     PRESETS,
     ROTARY,
@@ -13,10 +11,12 @@ from tfm.transformer.config import (
     on_any_device,
     table_names,
 )
-from tfm.transformer.declare import declare
+from tfm.transformer.context import Sight, across, own_row, step
+from tfm.transformer.forward import decode, embed_tokens, encode, forward, output_table
+from tfm.transformer.kernels import computed, implementation
 from tfm.transformer.layer import Looks, final_norm, layer
-from tfm.transformer.run import decode, embed_tokens, encode, forward, output_table
-from tfm.transformer.sight import Sight, across, own_row, step
+from tfm.transformer.params import declare
+from tfm.transformer.validate import check
 
 __all__ = [
     "PRESETS",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tfm import layers
-from tfm.attention.implementations import Implementation
+from tfm.attention.kernels import Implementation
 
 Tie = Literal["none", "target-output", "source-target", "source-output", "all"]
 Positions = Literal[

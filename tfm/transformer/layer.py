@@ -10,9 +10,9 @@ from tfm import layers
 from tfm.attention import KeyValue
 from tfm.params import Tree, unstack
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer.attending import Look, Memory, cross_attention, self_attention
+from tfm.transformer.attention import Look, Memory, cross_attention, self_attention
 from tfm.transformer.config import Config
-from tfm.transformer.sight import Sight
+from tfm.transformer.context import Sight
 
 
 class Looks(NamedTuple):

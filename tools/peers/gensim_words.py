@@ -17,8 +17,8 @@ import gensim
 import numpy as np
 
 from peers.measure import Row
-from tfm.data import text, words
-from tfm.word2vec import analysis, corpus, training
+from tfm.data import text
+from tfm.word2vec import analysis, corpus, training, words
 from tfm.word2vec.model import Config
 from tfm.word2vec.vectors import Vectors
 

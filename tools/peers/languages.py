@@ -12,8 +12,8 @@ import scipy
 
 from peers.gensim_words import Sentences, by_gensim, by_tfm
 from peers.measure import Row
-from tfm.data import tokenizer, words
-from tfm.word2vec import align
+from tfm.data import tokenizer
+from tfm.word2vec import align, words
 from tfm.word2vec.align import Dictionary
 from tfm.word2vec.model import Config
 from tfm.word2vec.vectors import Vectors

@@ -14,7 +14,7 @@ import numpy as np
 from peers.ours import Updates
 from tfm import config
 from tfm.data import stream
-from tfm.training import loop, opening
+from tfm.training import loop, setup
 
 
 class Streamed(NamedTuple):
@@ -41,7 +41,7 @@ def configuration(train: tuple[str, ...], pieces: int, rows: int) -> config.Conf
     )
 
 
-def stream_speed(c: config.Config, data: opening.Data, batches: int) -> Streamed:
+def stream_speed(c: config.Config, data: setup.Data, batches: int) -> Streamed:
     """Reads batches as fast as they come, as the loop reads them; the first few do not count."""
     reader = stream.batches(data.pairs, data.scan, data.tokenizers, c.data)
     for _ in range(8):
@@ -60,7 +60,7 @@ def stream_speed(c: config.Config, data: opening.Data, batches: int) -> Streamed
     return Streamed(pairs / seconds, tokens / seconds, tokens / cells, resident, peak)
 
 
-def step_speed(c: config.Config, data: opening.Data, steps: int) -> tuple[float, float]:
+def step_speed(c: config.Config, data: setup.Data, steps: int) -> tuple[float, float]:
     """Target tokens/s of the update alone, on one batch, and the seconds it took to compile."""
     reader = stream.batches(data.pairs, data.scan, data.tokenizers, c.data, prefetch=0)
     batch = next(reader)

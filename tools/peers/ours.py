@@ -11,9 +11,10 @@ import numpy as np
 
 from peers.measure import Side, warm_up
 from peers.shapes import Shape, decoding_flops, training_flops
-from tfm import buckets, config, params, sharding, transformer, translator
+from tfm import config, params, sharding, transformer, translator
 from tfm.data.tokenizer import EOS
 from tfm.training import optimizer, step
+from tfm.translator import buckets
 
 MATRIX = "matrix product (jax)"
 

@@ -1,0 +1,89 @@
+"""What tools/bench.py prints and keeps; that its figures are right is for people to see."""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfm
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def scaling(*options):
+    """The command on a tiny shape, to its end."""
+    shape = {"width": 128, "layers": 1, "d-ff": 64, "vocab": 64, "batch": 4, "length": 8}
+    sizes = [word for name, size in shape.items() for word in (f"--shape.{name}", str(size))]
+    return subprocess.run(
+        [sys.executable, TOOLS / "bench.py", "scaling", *sizes, *options],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(Path(tfm.__file__).parents[1]),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+@pytest.mark.slow
+def test_scaling_compares_numbers_of_devices(tmp_path):
+    kept = tmp_path / "rows.json"
+    turns = ["--rounds", "1", "--repeats", "2", "--json", str(kept)]
+    done = scaling("--axes", "tensor", "--growths", "weak", "--devices", "1", "2", *turns)
+    assert done.returncode == 0, done.stderr
+    assert "weak scaling (batch times devices)" in done.stderr
+    found = json.loads(kept.read_text())
+    assert "scaling" in found["command"] and found["versions"]["jax"] and found["cores"]
+    one, two = found["rows"]
+    assert (one["side"], two["side"]) == ("tensor 1", "tensor 2")
+    assert one["runs"] == two["runs"] == 2
+    assert one["details"] == {"MB sent by a device": 0.0}
+    assert two["details"]["MB sent by a device"] > 0
+    assert two["gflops"] * two["median_seconds"] == pytest.approx(
+        2 * one["gflops"] * one["median_seconds"]
+    )
+    assert two["ratio"] == pytest.approx(one["tokens_per_second"] / two["tokens_per_second"])
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    from peers import measure
+
+    return measure
+
+
+def test_both_sides_of_tfm_run(measure):
+    from peers import ours, shapes
+
+    shape = shapes.Shape(width=128, layers=1, d_ff=64, vocab=64, batch=4, length=9)
+    rng = np.random.default_rng(0)
+    for side in (
+        ours.training(shape, shapes.random_batch(shape), 0.0),
+        ours.decoding(shape, rng.integers(4, 64, (4, 9), dtype=np.int32), beam=2),
+    ):
+        side.run()
+        assert (side.name, side.tokens) == ("tfm", 36) and side.flops > 0
+
+
+def test_a_table_prints_names_as_they_are_and_says_what_it_counts(measure, capsys):
+    rows = measure.from_speeds("v5e:2x4: a :cat: of [B,T]", {"tfm": [10.0, 30.0, 20.0], "[x]": [5]})
+    measure.report([dataclasses.replace(row, unit="words/s") for row in rows], None)
+    said = capsys.readouterr().err
+    assert "v5e:2x4: a :cat: of [B,T]" in said and "[x]" in said
+    assert "words/s" in said and "target tok/s" not in said
+    assert "tfm / side" in said and "4.00" in said
+
+
+def test_what_goes_wrong_in_the_process_of_a_side_is_told(measure):
+    with pytest.raises(ValueError, match=r"invalid literal for int.*'many'"):
+        measure.compare("work", [functools.partial(int, "many")], rounds=1, repeats=1)

@@ -1,0 +1,116 @@
+"""Two processes with four devices each train as one process with eight."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+import tfm
+
+CHILD = """
+import functools, json, sys
+from pathlib import Path
+import jax
+
+folder, port, processes, me, *experiments = sys.argv[1:]
+processes = int(processes)
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8 // processes)
+if processes > 1:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", processes, int(me))
+
+from tfm import config, sharding, transformer
+from tfm.data import stream
+from tfm.training import optimizer, step
+from tfm.training import setup
+
+def train(experiment):
+    c = config.from_file(experiment)
+    data = setup.open_data(c, Path(folder))
+    c = setup.resolve(c, data)
+    layout = sharding.Layout(sharding.make(c.mesh))
+    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
+    host, hosts = layout.share()
+    batches = stream.batches(
+        data.pairs, data.scan, data.tokenizers, c.data, host=host, hosts=hosts, prefetch=0
+    )
+    wanted = step.abstract_state(c, rule, layout)
+    places = jax.tree.map(lambda x: x.sharding, wanted)
+    state = jax.jit(functools.partial(step.init_state, c, rule), out_shardings=places)()
+    update = step.jit_update(c, rule, layout)
+    losses, rows = [], 0
+    for _ in range(20):
+        batch = next(batches)
+        rows = len(batch["source"])
+        there = {n: layout.put(x, "batch", "length") for n, x in batch.items()}
+        state, metrics = update(state, there)
+        losses.append(float(metrics.loss))
+    table = layout.whole(state.params)["tables"]["target"]
+    return {"losses": losses, "rows": rows, "share": [host, hosts], "sum": float(table.sum())}
+
+print(json.dumps([train(experiment) for experiment in experiments]))
+"""
+
+
+def run(experiments, folder, processes):
+    """What each of the processes prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(tfm.__file__).parents[1]),
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    arguments = [str(folder), str(port), str(processes)]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, *arguments, str(i), *map(str, experiments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(processes)
+    ]
+    found = []
+    for child in children:
+        out, errors = child.communicate(timeout=300)
+        assert child.returncode == 0, errors[-3000:]
+        found.append(json.loads(out.splitlines()[-1]))
+    return found
+
+
+MESHES = {
+    "data-fsdp": {"data": 4, "fsdp": 2},
+    "fsdp-tensor": {"data": 1, "fsdp": 4, "tensor": 2},
+    "tensor-sequence": {"data": 1, "tensor": 2, "sequence": 4},  # both hold every row
+}
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path):
+    """On three meshes, one after the other in the same processes: starting them takes long."""
+    pieces = {"kind": "unigram", "source_size": 40, "target_size": 40}
+    c = tiny.config(tmp_path, tokenizer=pieces, model={"dropout": 0.1})
+    experiments = []
+    for name, mesh in MESHES.items():
+        (tmp_path / name).mkdir()
+        experiments.append(tiny.experiment(tmp_path / name, tiny.change(c, mesh=mesh)))
+    (alone,) = run(experiments, tmp_path / "run", 1)  # trains the tokenizers, too
+    both = run(experiments, tmp_path / "run", 2)
+    for name, one, *two in zip(MESHES, alone, *both, strict=True):
+        halves = 1 if "sequence" in name else 2
+        assert [half["share"] for half in two] == [[i % halves, halves] for i in range(2)], name
+        assert {half["rows"] for half in two} == {one["rows"] // halves}, name
+        assert two[0]["losses"] == two[1]["losses"], name
+        np.testing.assert_allclose(two[0]["losses"], one["losses"], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(two[0]["sum"], one["sum"], rtol=1e-4, err_msg=name)
+        assert one["losses"][-1] < one["losses"][0], name

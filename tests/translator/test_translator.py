@@ -1,0 +1,236 @@
+import dataclasses
+import json
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+import tfm
+from tfm import config, inspect, params, transformer, translator
+from tfm.config import Decode
+from tfm.data import corpus
+from tfm.data.tokenizer import BOS, EOS
+from tfm.decoding import sample
+from tfm.training.validation import Validation
+from tfm.translator import buckets, split
+from tfm.translator import translator as model_room
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+# Of two length buckets: each costs a compilation for each number of rows.
+SHORT = ["abc", "a b c", "hh", "d e", "fab", "", "bad", "abc", "   ", "\t", "cafe"]
+LONG = ["abcd efgh", "ab ab ab ab", "head deaf"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return tfm.load(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def translations(model):
+    return model.translate(SHORT + LONG)
+
+
+def test_a_line_out_for_each_line_in_in_order(model, translations):
+    assert len(translations) == len(SHORT) + len(LONG)
+    for text, translation in zip(SHORT + LONG, translations, strict=True):
+        assert bool(translation) == bool(text.strip())
+        assert "\n" not in translation
+    assert translations[0] == translations[7]
+    assert len(set(translations)) > 8  # the model tells them apart
+    assert model.translate([]) == []
+    assert model.translate(["", " "]) == ["", ""]
+
+
+def test_a_text_s_translation_does_not_depend_on_the_others(model, translations):
+    texts = SHORT + LONG
+    assert model.translate(texts, batch_size=1) == translations
+    assert model.translate(texts[::-1]) == translations[::-1]
+
+
+def test_white_space_does_not_matter(model):
+    assert model.translate(["  a \t b  "]) == model.translate(["a b"])
+
+
+def test_it_has_learned_something(model):
+    sources = tiny.sentences(16, seed=9, words=(3, 3), letters=(2, 4))
+    references = [s.upper() for s in sources]
+    right, wrong = model.score(sources, references), model.score(sources, references[::-1])
+    assert np.mean(right) > np.mean(wrong) + 10
+
+
+def test_an_over_long_text_is_translated_in_parts_with_a_warning(model, caplog):
+    words = "abc de " * 12
+    with caplog.at_level(logging.WARNING, "tfm"):
+        (translation,) = model.translate([words])
+    limit = model.config.data.source_length
+    parts = split.cut(words.strip(), lambda part: len(model.source.encode(part)) <= limit)
+    assert len(parts) > 1
+    assert translation == " ".join(model.translate(parts))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("longer than the 32 pieces the model takes")
+    assert f"{len(parts)} parts" in record.getMessage()
+
+
+def test_n_best_is_sorted_distinct_and_scored_as_it_says(model):
+    found = model.n_best(LONG, 4, beam_size=4, length_norm="power", length_penalty=0.5)
+    for source, hypotheses in zip(LONG, found, strict=True):
+        texts = [h.text for h in hypotheses]
+        assert len(set(texts)) == len(texts) == 4
+        scores = [h.score for h in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        forced = model.score([source] * 4, texts)
+        np.testing.assert_allclose(forced, [h.log_prob for h in hypotheses], rtol=1e-4, atol=1e-4)
+        lengths = np.array([len(model.target.encode(text)) for text in texts])
+        np.testing.assert_allclose(scores, np.array(forced) / np.sqrt(lengths), rtol=1e-4)
+
+
+def test_n_best_of_more_than_the_beam_is_refused(model):
+    with pytest.raises(ValueError, match=r"n-best 3: must be from 1 to the beam size, 2"):
+        model.n_best(["a"], 3)
+
+
+def test_beam_of_one_is_greedy(model):
+    c = model.config.model
+    weights = transformer.for_decoding(model.params, c)
+    for text, translation in zip(LONG, model.translate(LONG, beam_size=1), strict=True):
+        ids = model.source.encode(text)
+        source = jnp.asarray([ids + [0] * (16 - len(ids))])
+        valid = (source != 0).astype(jnp.int32)
+        limit = 2 * len(ids) + 10
+        memory = transformer.encode(model.params, c, source, valid, jnp.arange(16)[None])
+        cache = transformer.init_cache(weights, c, memory, valid, hypotheses=1, max_length=limit)
+        greedy = sample.sample(
+            lambda tokens, parents, cache: transformer.decode_step(
+                weights, c, cache, tokens, parents
+            ),
+            cache,
+            jnp.array([limit]),
+            max_length=limit,
+            bos=BOS,
+            eos=EOS,
+        )
+        assert model.target.decode(np.asarray(greedy.tokens[0, 0])) == translation
+
+
+def test_score_is_the_same_in_any_company(model):
+    sources, targets = ["abc", "a b c d", "h"], ["ABC", "A B C D", "H"]
+    together = model.score(sources, targets)
+    alone = [model.score([s], [t])[0] for s, t in zip(sources, targets, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    assert all(value < 0 for value in together)
+    with pytest.raises(ValueError, match="2 sources but 1 targets"):
+        model.score(["a", "b"], ["A"])
+    with pytest.raises(ValueError, match="pair 2 has 3 and 42 pieces; the model takes 32 and 32"):
+        model.score(["a", "a"], ["A", "A" * 40])
+
+
+def test_the_number_of_compiled_shapes_is_bounded(model):
+    for limit, batch_size in ((32, 16), (64, 64), (200, 48)):
+        shapes = {
+            (buckets.count(count, batch_size), buckets.length(length, limit))
+            for count in range(1, batch_size + 1)
+            for length in range(1, limit + 1)
+        }
+        assert all(rows <= batch_size and length <= limit for rows, length in shapes)
+        lengths = 2 * np.ceil(np.log2(limit / 8)) + 1  # two a doubling
+        assert len(shapes) <= lengths * (np.ceil(np.log(batch_size) / np.log(4)) + 1)
+    model.translate(SHORT + LONG)
+    before = len(model._compiled)
+    model.translate(["fed", "abcd fed"])
+    assert len(model._compiled) - before <= 2  # one row of each bucket, at most
+    model.translate(["gag", "fed abcd"])
+    assert len(model._compiled) - before <= 2
+    assert model.compile_seconds > 0
+
+
+def test_other_weights_share_what_is_compiled(model, translations):
+    other = model.with_params(jax.tree.map(lambda x: 0.5 * x, model.params))
+    before = len(model._compiled)
+    assert other.translate(SHORT + LONG) != translations
+    assert len(model._compiled) == before
+    assert model.translate(SHORT + LONG) == translations
+
+
+def test_chinese_parts_are_joined_without_a_space():
+    pieces_of = lambda *texts: [[translator.Translation(t, -1.0, -0.5)] for t in texts]  # noqa: E731
+    (joined,) = model_room._join(pieces_of("天气好。", "走吧。"), "")
+    assert dataclasses.astuple(joined) == ("天气好。走吧。", -2.0, -1.0)
+    (joined,) = model_room._join(pieces_of("Fine.", "Go."), " ")
+    assert joined.text == "Fine. Go."
+
+
+@pytest.mark.parametrize("kernel", ["splash", "cudnn"])
+def test_a_kernel_named_for_training_binds_nothing_else(kernel, tiny_run, tmp_path):
+    """Translated, scored, validated and inspected where there is no such kernel."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    settings = json.loads((run / "config.json").read_text())
+    settings["model"]["implementation"] = kernel
+    (run / "config.json").write_text(json.dumps(settings))
+    model, plain = tfm.load(run), tfm.load(tiny_run)
+    assert model.config.model.implementation == "auto"
+    assert model.translate(SHORT[:3]) == plain.translate(SHORT[:3])
+    assert model.score(["ab"], ["AB"]) == plain.score(["ab"], ["AB"])
+    assert inspect.trace(model, "ab").target.text == plain.translate(["ab"])[0]
+
+    c = config.read(run / "config.json")
+    pairs = corpus.open_corpus(c.data.dev, c.data)
+    scores = Validation(c, tmp_path, pairs, (model.source, model.target)).scores(1, model.params)
+    assert np.isfinite(scores["loss"])
+
+
+def test_learned_positions_that_end_a_translation_are_told_once(model, caplog):
+    """A source of n pieces allows 2n + 10: 20 of the first, 24 of the second."""
+    shape = dataclasses.replace(model.config.model, positions="learned", max_length=20)
+    settings = dataclasses.replace(model.config, model=shape)
+    weights = params.init(jax.random.key(0), transformer.declare(shape))
+    short = translator.Translator(settings, weights, model.source, model.target)
+    with caplog.at_level(logging.WARNING, "tfm"):
+        short.translate(["abc"])
+        assert not caplog.records
+        short.translate(["abcde"])
+        short.with_params(weights).translate(["abcdef"])
+    (record,) = caplog.records
+    assert "end at 20 pieces" in record.getMessage() and "allow 24" in record.getMessage()
+
+
+def test_loading_what_is_no_run(tiny_run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no config\.json there"):
+        tfm.load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="is it a folder of a run"):
+        tfm.load(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("best", "checkpoints"))
+    with pytest.raises(FileNotFoundError, match=r"run/checkpoints: no such folder"):
+        tfm.load(run)
+    (run / "best").mkdir()
+    (run / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"run/checkpoints: no checkpoint there"):
+        tfm.load(run)
+
+
+def test_without_a_best_the_newest_checkpoint_is_loaded(tiny_run, tmp_path, caplog):
+    run = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("best"))
+    with caplog.at_level(logging.INFO, "tfm"):
+        model = tfm.load(run)
+    assert "weights of update 200" in caplog.text
+    assert jax.tree.structure(model.params) == jax.tree.structure(tfm.load(tiny_run).params)
+
+
+def test_tokenizers_of_another_run_are_noticed(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    settings = json.loads((run / "config.json").read_text())
+    settings["model"]["target_vocab"] = 50
+    (run / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"tokenizers have \d+ and \d+ pieces, but .* and 50"):
+        tfm.load(run)
+
+
+def test_defaults_are_those_of_the_run(model):
+    assert model.config.decode == Decode(beam_size=2, batch_size=16)
+    assert model.source.size == model.config.model.source_vocab

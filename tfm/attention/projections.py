@@ -1,0 +1,104 @@
+"""Projections around attention: from the model's width to heads and back."""
+
+from typing import NamedTuple
+
+import jax
+
+from tfm import layers
+from tfm.attention.dot_product import attend_heads_first
+from tfm.params import Param, Tree, like, ones, xavier, zeros
+
+
+class KeyValue(NamedTuple):
+    """Projected keys and values, heads first: [B,K,S,H] each."""
+
+    k: jax.Array
+    v: jax.Array
+
+
+def attention_params(
+    d_model: int, heads: int, kv_heads: int, head_dim: int, bias: bool, qk_norm: bool = False
+) -> Tree:
+    """The four projections of one attention block, and the scales of its query-key norm."""
+
+    def project(n: int, name: str) -> Tree:
+        weight = Param((d_model, n, head_dim), ("embed", name, "head_dim"), xavier(0, (1, 2)))
+        offset = Param((n, head_dim), (name, "head_dim"), zeros)
+        return {"w": weight, "b": offset} if bias else {"w": weight}
+
+    out = {"w": Param((heads, head_dim, d_model), ("heads", "head_dim", "embed"), xavier((0, 1)))}
+    if bias:
+        out["b"] = Param((d_model,), ("norm",), zeros)
+    scale = {"scale": Param((head_dim,), ("head_dim",), ones)}
+    return {
+        "q": project(heads, "heads"),
+        "k": project(kv_heads, "kv_heads"),
+        "v": project(kv_heads, "kv_heads"),
+        "out": out,
+    } | ({"q_norm": scale, "k_norm": scale} if qk_norm else {})
+
+
+def _project(params: Tree, x_BTD: jax.Array) -> jax.Array:
+    """[B,T,D] → heads first [B,N,T,H]."""
+    D, N, H = params["w"].shape
+    weight_DF = params["w"].reshape(D, N * H).astype(x_BTD.dtype)
+    y_BTNH = layers.linear(x_BTD, weight_DF).reshape(*x_BTD.shape[:-1], N, H)
+    if "b" in params:
+        y_BTNH += like(params["b"], y_BTNH)
+    return y_BTNH.swapaxes(1, 2)
+
+
+def queries(params: Tree, x_BTD: jax.Array) -> jax.Array:
+    """What every position asks for: [B,T,D] → [B,N,T,H].
+
+    With a query-key norm, queries and keys pass an RMSNorm a head (Dehghani 2023, §2, with RMSNorm
+    for LayerNorm): scores stay bounded whatever the projections grow to.
+    """
+    q_BNTH = _project(params["q"], x_BTD)
+    return layers.rms_norm(q_BNTH, params["q_norm"]["scale"]) if "q_norm" in params else q_BNTH
+
+
+def keys_values(params: Tree, x_BSD: jax.Array) -> KeyValue:
+    """What others may look up in ``x``: its keys, and the values they stand for."""
+    k_BKSH, v_BKSH = _project(params["k"], x_BSD), _project(params["v"], x_BSD)
+    if "k_norm" in params:
+        k_BKSH = layers.rms_norm(k_BKSH, params["k_norm"]["scale"])
+    return KeyValue(k_BKSH, v_BKSH)
+
+
+def output(params: Tree, heads_BNTH: jax.Array) -> jax.Array:
+    """What the heads found, back in the model's width: [B,N,T,H] → [B,T,D]."""
+    B, N, T, H = heads_BNTH.shape
+    heads_BTF = heads_BNTH.swapaxes(1, 2).reshape(B, T, N * H)
+    weight_FD = params["out"]["w"].reshape(N * H, -1).astype(heads_BNTH.dtype)
+    out_BTD = layers.linear(heads_BTF, weight_FD)
+    if "b" in params["out"]:
+        out_BTD += like(params["out"]["b"], out_BTD)
+    return out_BTD
+
+
+def multi_head(
+    params: Tree,
+    x_BTD: jax.Array,
+    kv: KeyValue,
+    *,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
+    return_weights: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Multi-head attention of ``x`` over keys and values (Vaswani 2017, §3.2.2).
+
+    Self-attention passes ``keys_values(params, x)``; cross-attention the encoder's output instead
+    of ``x``; cached decoding the keys and values kept from before. Other variants put their own
+    function between ``queries`` and ``output``.
+
+    Returns:
+      [B,T,D]; with ``return_weights`` also [B,N,T,S].
+    """
+    heads_BNTH, weights_BNTS = attend_heads_first(
+        queries(params, x_BTD), *kv, mask=mask, bias=bias, dropout_rate=dropout_rate, key=key
+    )
+    out_BTD = output(params, heads_BNTH)
+    return (out_BTD, weights_BNTS) if return_weights else out_BTD
