@@ -50,7 +50,7 @@ def test_equals_attention_over_whole_rows(rng, sizes, kv_heads, T, S, causal, so
 
     layout = Layout(sharding.make(Mesh(*sizes)))
     body = functools.partial(ring, axis="sequence", causal=causal, soft_cap=soft_cap)
-    cut = layout.local(
+    cut = layout.shard_map(
         lambda *arrays: (body(*arrays),), [QUERIES, KEYS, KEYS, SEGMENTS, SEGMENTS], [QUERIES]
     )
 
@@ -72,7 +72,7 @@ def test_equals_attention_over_whole_rows(rng, sizes, kv_heads, T, S, causal, so
 def test_no_device_ever_holds_a_row_of_keys(rng):
     """Keys go round in parts: what is sent is a part, and nothing is collected."""
     layout = Layout(sharding.make(Mesh(1, 1, 1, 8)))
-    run = layout.local(
+    run = layout.shard_map(
         lambda *arrays: (ring(*arrays, axis="sequence"),),
         [QUERIES, KEYS, KEYS, SEGMENTS, SEGMENTS],
         [QUERIES],

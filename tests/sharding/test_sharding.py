@@ -71,13 +71,13 @@ def test_rules_are_strict(names, shape, words):
     with pytest.raises(ValueError, match=words):
         layout(2, 2, 2).spec(names, shape, "table")
     with pytest.raises(ValueError, match="no sharding rule"):
-        layout(1).place(jnp.zeros(8), "embd")  # on one device too: tests find it
+        layout(1).constrain(jnp.zeros(8), "embd")  # on one device too: tests find it
 
 
 def test_what_belongs_to_a_parameter_lives_where_it_does():
     declaration = {"a": {"w": Param((3, 4, 8), ("layers", "embed", "mlp"), zeros)}}
     spec = lambda tree: jax.tree.map(  # noqa: E731
-        lambda x: x.sharding.spec, layout(2, 2, 2).describe(tree, declaration)
+        lambda x: x.sharding.spec, layout(2, 2, 2).abstract_like(tree, declaration)
     )
     assert spec({"a": {"w": jnp.zeros((3, 4, 8))}, "count": jnp.zeros(())}) == {
         "a": {"w": P(None, "fsdp", "tensor")},
@@ -93,8 +93,8 @@ def test_what_belongs_to_a_parameter_lives_where_it_does():
 
 def test_without_a_mesh_nothing_happens():
     x = jnp.arange(6.0)
-    assert NO_MESH.place(x, "no such name") is x
-    assert NO_MESH.whole({"x": x})["x"] is x
+    assert NO_MESH.constrain(x, "no such name") is x
+    assert NO_MESH.replicate({"x": x})["x"] is x
     assert NO_MESH.sharding(("batch",), (6,)) is None
 
 
@@ -103,7 +103,7 @@ def test_put_and_whole_are_inverse():
     there = layout(2, 2, 1, 2)
     spread = there.put(x, "batch", "length")
     assert {shard.data.shape for shard in spread.addressable_shards} == {(2, 2)}
-    back = there.whole(spread)
+    back = there.replicate(spread)
     assert back.devices() == {jax.devices()[0]}
     np.testing.assert_array_equal(back, x)
 
@@ -114,16 +114,16 @@ def test_the_body_of_local_sees_its_parts_and_can_add_them_up():
 
     def body(x_bv):
         assert x_bv.shape == (1, 4)
-        first = there.offset("vocab", 4) + jnp.zeros((1,))
+        first = there.axis_offset("vocab", 4) + jnp.zeros((1,))
         return (
-            there.total(x_bv, "vocab"),
-            there.largest(x_bv.max(-1), "vocab"),
-            there.join(first, 0, "vocab"),
-            there.total_in_parts(jnp.tile(x_bv, (1, 2)), (None, "embed"), "batch"),
+            there.psum(x_bv, "vocab"),
+            there.pmax(x_bv.max(-1), "vocab"),
+            there.all_gather(first, 0, "vocab"),
+            there.psum_scatter(jnp.tile(x_bv, (1, 2)), (None, "embed"), "batch"),
         )
 
     total, largest, first, parts = jax.jit(
-        there.local(
+        there.shard_map(
             body,
             [("batch", "vocab")],
             [("batch", None), ("batch",), (None,), (None, "embed")],

@@ -243,9 +243,9 @@ def test_cross_entropy_on_a_mesh(scored, sizes):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
     # Every device holds the logits of so many of its own tokens, on any mesh.
-    text, rows = cut.as_text(), B // there.parts("batch")
+    text, rows = cut.as_text(), B // there.axis_size("batch")
     tokens = max(CHUNK, rows)
-    assert f"f32[{rows},{tokens // rows},{V // there.parts('vocab')}]" in text
+    assert f"f32[{rows},{tokens // rows},{V // there.axis_size('vocab')}]" in text
 
     # The gradient of the table is added up once, outside the walk over slices of tokens; within it
     # a device sends numbers a token, not logits and not a table.
@@ -258,8 +258,8 @@ def test_cross_entropy_on_a_mesh(scored, sizes):
         for found in collectives(block)
     ]
     assert all(size <= tokens for _, size in inside)
-    assert bool(inside) == bool(there.cuts("vocab"))
-    logits = B * T * V // there.parts("batch", "length")
+    assert bool(inside) == bool(there.mesh_axes("vocab"))
+    logits = B * T * V // there.axis_size("batch", "length")
     assert all(size < logits for _, size in collectives(text))
 
 

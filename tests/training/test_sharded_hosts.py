@@ -37,7 +37,7 @@ def train(experiment):
     c = setup.resolve(c, data)
     layout = sharding.Layout(sharding.make(c.mesh))
     rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    host, hosts = layout.share()
+    host, hosts = layout.host_block()
     batches = stream.batches(
         data.pairs, data.scan, data.tokenizers, c.data, host=host, hosts=hosts, prefetch=0
     )
@@ -52,7 +52,7 @@ def train(experiment):
         there = {n: layout.put(x, "batch", "length") for n, x in batch.items()}
         state, metrics = update(state, there)
         losses.append(float(metrics.loss))
-    table = layout.whole(state.params)["tables"]["target"]
+    table = layout.replicate(state.params)["tables"]["target"]
     return {"losses": losses, "rows": rows, "share": [host, hosts], "sum": float(table.sum())}
 
 print(json.dumps([train(experiment) for experiment in experiments]))

@@ -187,8 +187,8 @@ def held(tree: Any) -> float:
 
 def holds_logits(e: traffic.Collective, c: config.Config, layout: sharding.Layout) -> bool:
     """Whether an exchange carries an array of the vocabulary's size that is no table [V,D]."""
-    vocab = {c.model.target_vocab, c.model.target_vocab // layout.parts("vocab")}
-    width = {c.model.d_model, c.model.d_model // layout.parts("embed")}
+    vocab = {c.model.target_vocab, c.model.target_vocab // layout.axis_size("vocab")}
+    width = {c.model.d_model, c.model.d_model // layout.axis_size("embed")}
     for part in e.parts:
         rest = [n for n in part.shape if n != 1 and n not in vocab]
         if len(rest) < len([n for n in part.shape if n != 1]) and rest and not set(rest) <= width:

@@ -54,7 +54,7 @@ class Layout:
     def _rules(self) -> Mapping[str, tuple[str, ...]]:
         return dict(self.rules)
 
-    def cuts(self, *names: str | None) -> tuple[str, ...]:
+    def mesh_axes(self, *names: str | None) -> tuple[str, ...]:
         """The axes of more than one device over which dimensions of these names are cut.
 
         Raises:
@@ -71,9 +71,9 @@ class Layout:
             found += [axis for axis in self._rules.get(name, ()) if self.mesh.shape[axis] > 1]
         return tuple(found)
 
-    def parts(self, *names: str | None) -> int:
+    def axis_size(self, *names: str | None) -> int:
         """Into how many parts dimensions of these names are cut, together."""
-        return math.prod(self.mesh.shape[axis] for axis in self.cuts(*names))
+        return math.prod(self.mesh.shape[axis] for axis in self.mesh_axes(*names))
 
     def spec(self, names: Names, shape: Sequence[int], what: str = "array") -> PartitionSpec:
         """How an array is cut.
@@ -90,15 +90,15 @@ class Layout:
         if len(names) != len(shape):
             raise ValueError(f"{what}: {len(shape)} dimensions, but the names {names}")
         for name, size in zip(names, shape, strict=True):
-            if size % self.parts(name):
-                by = " x ".join(f"mesh.{a} {self.mesh.shape[a]}" for a in self.cuts(name))
+            if size % self.axis_size(name):
+                by = " x ".join(f"mesh.{a} {self.mesh.shape[a]}" for a in self.mesh_axes(name))
                 raise ValueError(f"{what}: its {name} of {size} is not a multiple of {by}")
-        used = self.cuts(*names)
+        used = self.mesh_axes(*names)
         if twice := {axis for axis in used if used.count(axis) > 1}:
             raise ValueError(
                 f"{what}: two of {names} want mesh.{min(twice)}; None leaves one whole"
             )
-        cuts = [self.cuts(name) for name in names]
+        cuts = [self.mesh_axes(name) for name in names]
         return PartitionSpec(*(c[0] if len(c) == 1 else c or None for c in cuts))
 
     def sharding(
@@ -108,24 +108,24 @@ class Layout:
         return self.mesh and NamedSharding(self.mesh, self.spec(names, shape, what))
 
     @functools.cached_property
-    def _cuts_nothing(self) -> bool:
-        return not self.cuts(*self._rules)
+    def _trivial(self) -> bool:
+        return not self.mesh_axes(*self._rules)
 
-    def place(self, x: jax.Array, *names: str | None) -> jax.Array:
+    def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
         """``x``, told to the compiler to live where the names of its dimensions say."""
         if self.mesh is None:
             return x
         sharding = self.sharding(names, x.shape)
-        return x if self._cuts_nothing else lax.with_sharding_constraint(x, sharding)
+        return x if self._trivial else lax.with_sharding_constraint(x, sharding)
 
-    def place_like(self, tree: Tree, declaration: Tree) -> Tree:
+    def constrain_like(self, tree: Tree, declaration: Tree) -> Tree:
         """``place`` for a tree of parameters or their gradients."""
-        if self._cuts_nothing:
+        if self._trivial:
             return tree
-        places = jax.tree.map(lambda x: x.sharding, self.describe(tree, declaration))
+        places = jax.tree.map(lambda x: x.sharding, self.abstract_like(tree, declaration))
         return jax.tree.map(lax.with_sharding_constraint, tree, places)
 
-    def describe(self, tree: Tree, declaration: Tree) -> Tree:
+    def abstract_like(self, tree: Tree, declaration: Tree) -> Tree:
         """Shape, dtype and place of every array of a tree of parameters or what belongs to them.
 
         A leaf whose path ends in a parameter's path belongs to that parameter: the weights
@@ -153,7 +153,7 @@ class Layout:
 
         return jax.tree_util.tree_map_with_path(one, tree)
 
-    def share(self) -> tuple[int, int]:
+    def host_block(self) -> tuple[int, int]:
         """(h, n): this process's devices hold the h-th of n blocks of a batch's rows.
 
         Processes hold the same block where the mesh cuts only heads or rows between them.
@@ -161,7 +161,7 @@ class Layout:
         Raises:
           ValueError: its devices stand at scattered places of the batch.
         """
-        parts = self.parts("batch")
+        parts = self.axis_size("batch")
         held = self.sharding(("batch",), (parts,)).addressable_devices_indices_map((parts,))
         at = sorted({index[0].start or 0 for index in held.values()})
         if at != list(range(at[0], at[0] + len(at))) or at[0] % len(at):
@@ -179,10 +179,10 @@ class Layout:
           x: this process's rows, as ``share`` says.
           names: of the dimensions, "batch" the first.
         """
-        shape = (x.shape[0] * self.share()[1], *x.shape[1:])
+        shape = (x.shape[0] * self.host_block()[1], *x.shape[1:])
         return jax.make_array_from_process_local_data(self.sharding(names, shape), x, shape)
 
-    def whole(self, tree: Tree) -> Tree:
+    def replicate(self, tree: Tree) -> Tree:
         """Every array whole, on the first device of this process."""
         if self.mesh is None or self.mesh.size == 1:
             return tree
@@ -190,7 +190,9 @@ class Layout:
         copies = jax.jit(_same, out_shardings=everywhere)(tree)
         return jax.tree.map(lambda x: x.addressable_data(0), copies)
 
-    def apart(self, body: Callable[["Layout", Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
+    def sum_over_data(
+        self, body: Callable[["Layout", Tree, Tree], Tree]
+    ) -> Callable[[Tree, Tree], Tree]:
         """``body`` run by every part of mesh.data by itself, and the sum of what they give.
 
         Where the mesh has other axes too, ``body`` runs once, on everything: XLA in jax 0.12
@@ -213,7 +215,7 @@ class Layout:
 
     # What follows serves functions that name their communication: the body of ``local``.
 
-    def local(
+    def shard_map(
         self, body: Callable, inputs: Sequence[Names], outputs: Sequence[Names]
     ) -> Callable[..., Any]:
         """``body`` run by every device on its own parts of the arrays ("shard_map").
@@ -222,9 +224,9 @@ class Layout:
           body: takes and returns arrays, one each of ``inputs`` and ``outputs``.
           inputs, outputs: the names of their dimensions.
         """
-        if not self.cuts(*dict.fromkeys(name for names in inputs for name in names)):
+        if not self.mesh_axes(*dict.fromkeys(name for names in inputs for name in names)):
             return body
-        cut = lambda names: PartitionSpec(*(self.cuts(name) or None for name in names))  # noqa: E731
+        cut = lambda names: PartitionSpec(*(self.mesh_axes(name) or None for name in names))  # noqa: E731
         return jax.shard_map(
             body,
             mesh=self.mesh,
@@ -233,37 +235,37 @@ class Layout:
             check_vma=False,
         )
 
-    def total(self, x: jax.Array, *over: str) -> jax.Array:
+    def psum(self, x: jax.Array, *over: str) -> jax.Array:
         """Within ``local``: the sum of ``x`` over the parts of dimensions of these names."""
-        return lax.psum(x, self.cuts(*over)) if self.cuts(*over) else x
+        return lax.psum(x, self.mesh_axes(*over)) if self.mesh_axes(*over) else x
 
-    def largest(self, x: jax.Array, *over: str) -> jax.Array:
+    def pmax(self, x: jax.Array, *over: str) -> jax.Array:
         """Within ``local``: the maximum over the parts of dimensions of these names."""
-        return lax.pmax(x, self.cuts(*over)) if self.cuts(*over) else x
+        return lax.pmax(x, self.mesh_axes(*over)) if self.mesh_axes(*over) else x
 
-    def join(self, x: jax.Array, axis: int, name: str) -> jax.Array:
+    def all_gather(self, x: jax.Array, axis: int, name: str) -> jax.Array:
         """Within ``local``: dimension ``axis``, of this name, made whole from its parts."""
-        cuts = self.cuts(name)
+        cuts = self.mesh_axes(name)
         return lax.all_gather(x, cuts, axis=axis, tiled=True) if cuts else x
 
-    def total_in_parts(self, x: jax.Array, names: Names, *over: str) -> jax.Array:
+    def psum_scatter(self, x: jax.Array, names: Names, *over: str) -> jax.Array:
         """Within ``local``: ``total``, of which every device keeps the part that is its own.
 
         Args:
           x: whole in the dimensions that are cut over the axes that are summed over.
           names: of its dimensions.
         """
-        summed = self.cuts(*over)
+        summed = self.mesh_axes(*over)
         for dimension, name in enumerate(names):
-            own = tuple(axis for axis in self.cuts(name) if axis in summed)
+            own = tuple(axis for axis in self.mesh_axes(name) if axis in summed)
             summed = tuple(axis for axis in summed if axis not in own)
             if own:
                 x = lax.psum_scatter(x, own, scatter_dimension=dimension, tiled=True)
         return lax.psum(x, summed) if summed else x
 
-    def offset(self, name: str, size: int) -> jax.Array | int:
+    def axis_offset(self, name: str, size: int) -> jax.Array | int:
         """Within ``local``: where this device's part, of ``size``, of such a dimension begins."""
-        cuts = self.cuts(name)
+        cuts = self.mesh_axes(name)
         return lax.axis_index(cuts) * size if cuts else 0
 
 

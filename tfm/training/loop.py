@@ -106,7 +106,7 @@ class _Run:
             stack.enter_context(checkpoint.Checkpoints(folder / name, keep, **saving))
             for name, keep in (("checkpoints", 2), ("best", 1))
         )
-        host, self.hosts = self.layout.share()
+        host, self.hosts = self.layout.host_block()
         self.batches = stream.batches(
             data.pairs,
             data.scan,
@@ -273,7 +273,9 @@ class _Run:
         try:
             self.progress.owed = True
             with self.record.training_time.paused(), signals.may_break_off():
-                scores = self.validation.scores(self.step, self.layout.whole(self.state.weights))
+                scores = self.validation.scores(
+                    self.step, self.layout.replicate(self.state.weights)
+                )
         except BrokenOff:
             return
         self.progress.validated, self.progress.owed = self.step, False

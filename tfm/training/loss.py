@@ -102,8 +102,8 @@ def cross_entropy(
     hidden_BTD = jnp.where(real_BT[..., None], hidden_BTD, 0)
     labels_BT = jnp.where(real_BT, labels_BT, 0)
     weights_BT = weights_BT.astype(jnp.float32)
-    hidden_BTD = layout.place(hidden_BTD, *_HIDDEN)
-    table_VD = layout.place(table_VD, *_TABLE)
+    hidden_BTD = layout.constrain(hidden_BTD, *_HIDDEN)
+    table_VD = layout.constrain(table_VD, *_TABLE)
     walk = _Walk(label_smoothing, chunk, V, layout)
     sums = _sums(walk, hidden_BTD, table_VD, labels_BT, weights_BT)
     return Loss(*sums, tokens=weights_BT.sum())
@@ -139,10 +139,10 @@ def _sums(
 
         slices = _slices(walk.chunk, hidden_BTD, labels_BT, weights_BT)
         sums, _ = lax.scan(add_slice, _zeros(), slices)
-        return tuple(walk.layout.total(x, *_TOKENS) for x in sums)
+        return tuple(walk.layout.psum(x, *_TOKENS) for x in sums)
 
     inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
-    run = walk.layout.local(body, inputs, ((),) * 3)
+    run = walk.layout.shard_map(body, inputs, ((),) * 3)
     return run(hidden_BTD, table_VD, labels_BT, weights_BT)
 
 
@@ -178,13 +178,13 @@ def _sums_and_gradients(
         (sums, d_table_VD), d_hidden = lax.scan(add_slice, start, slices)
         d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
         return (
-            *(walk.layout.total(x, *_TOKENS) for x in sums),
-            walk.layout.total(d_hidden_BTD, "vocab"),
-            walk.layout.total_in_parts(d_table_VD, _TABLE, *_TOKENS),
+            *(walk.layout.psum(x, *_TOKENS) for x in sums),
+            walk.layout.psum(d_hidden_BTD, "vocab"),
+            walk.layout.psum_scatter(d_table_VD, _TABLE, *_TOKENS),
         )
 
     inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
-    run = walk.layout.local(body, inputs, ((), (), (), _HIDDEN, _TABLE))
+    run = walk.layout.shard_map(body, inputs, ((), (), (), _HIDDEN, _TABLE))
     *sums, d_hidden_BTD, d_table_VD = run(hidden_BTD, table_VD, labels_BT, weights_BT)
     # An empty array remembers the table's dtype: residuals are arrays.
     return tuple(sums), (d_hidden_BTD, d_table_VD, jnp.zeros((0,), table_VD.dtype))
@@ -204,9 +204,9 @@ _sums.defvjp(_sums_and_gradients, _scale_gradients)
 
 def _table(walk: _Walk, dtype: jnp.dtype, table_VD: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The table in the dtype of the products, and its mean row; this device's part of V each."""
-    mean_D = walk.layout.total(table_VD.astype(jnp.float32).sum(0), "vocab") / walk.vocab
-    product_VD = walk.layout.join(table_VD.astype(dtype), 1, "embed")
-    return product_VD, walk.layout.join(mean_D, 0, "embed")
+    mean_D = walk.layout.psum(table_VD.astype(jnp.float32).sum(0), "vocab") / walk.vocab
+    product_VD = walk.layout.all_gather(table_VD.astype(dtype), 1, "embed")
+    return product_VD, walk.layout.all_gather(mean_D, 0, "embed")
 
 
 def _score(
@@ -220,13 +220,13 @@ def _score(
     """Sums of one slice, and the gradient of its loss with respect to its logits ``[B,t,V]``."""
     smoothing, layout = walk.smoothing, walk.layout
     logits = jnp.einsum("btd,vd->btv", hidden_BtD, table_VD, preferred_element_type=jnp.float32)
-    labels_Bt = labels_Bt - layout.offset("vocab", table_VD.shape[0])
+    labels_Bt = labels_Bt - layout.axis_offset("vocab", table_VD.shape[0])
     is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == labels_Bt[..., None]
     label_Bt = _label_logits(layout, logits, labels_Bt)
     # Σ_v logits / V = hidden · mean of the table: one pass over the logits less.
     mean_Bt = hidden_BtD.astype(jnp.float32) @ mean_D
-    max_Bt = layout.largest(logits.max(-1), "vocab")
-    Z_Bt = layout.total(jnp.exp(logits - max_Bt[..., None]).sum(-1), "vocab")
+    max_Bt = layout.pmax(logits.max(-1), "vocab")
+    Z_Bt = layout.psum(jnp.exp(logits - max_Bt[..., None]).sum(-1), "vocab")
     log_Z_Bt = max_Bt + jnp.log(Z_Bt)
     nll_Bt = log_Z_Bt - label_Bt
     loss_Bt = (1 - smoothing) * nll_Bt + smoothing * (log_Z_Bt - mean_Bt)
@@ -242,11 +242,11 @@ def _score(
 
 def _label_logits(layout: Layout, logits: jax.Array, labels_Bt: jax.Array) -> jax.Array:
     """The logit of each label [B,t]; a label outside this device's vocabulary is another's."""
-    if not layout.cuts("vocab"):
+    if not layout.mesh_axes("vocab"):
         return jnp.take_along_axis(logits, labels_Bt[..., None], -1)[..., 0]
     mine_Bt = (labels_Bt >= 0) & (labels_Bt < logits.shape[-1])
     found_Bt = jnp.take_along_axis(logits, jnp.where(mine_Bt, labels_Bt, 0)[..., None], -1)[..., 0]
-    return layout.total(jnp.where(mine_Bt, found_Bt, 0.0), "vocab")
+    return layout.psum(jnp.where(mine_Bt, found_Bt, 0.0), "vocab")
 
 
 def _slices(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:

@@ -80,9 +80,9 @@ def abstract_state(
     Raises:
       ValueError: a size of the model that its part of the mesh does not divide.
     """
-    _check_vocabularies(c, layout.parts("vocab"))
+    _check_vocabularies(c, layout.axis_size("vocab"))
     state = jax.eval_shape(lambda: init_state(c, optimizer))
-    return layout.describe(state, transformer.declare(c.model))
+    return layout.abstract_like(state, transformer.declare(c.model))
 
 
 def _check_vocabularies(c: config.Config, parts: int) -> None:
@@ -105,11 +105,11 @@ def abstract_batch(c: config.Config, layout: Layout = NO_MESH) -> Batch:
     Raises:
       ValueError: a size of the batch that its part of the mesh does not divide.
     """
-    rows, parts = c.data.rows, layout.parts("batch") * c.train.accumulate
+    rows, parts = c.data.rows, layout.axis_size("batch") * c.train.accumulate
     if rows % parts:
         raise ValueError(
             f"data.rows {rows}: not a multiple of {parts}: mesh.data x mesh.fsdp "
-            f"{layout.parts('batch')} times train.accumulate {c.train.accumulate}"
+            f"{layout.axis_size('batch')} times train.accumulate {c.train.accumulate}"
         )
     shapes = {}
     for side, names in (
@@ -117,10 +117,10 @@ def abstract_batch(c: config.Config, layout: Layout = NO_MESH) -> Batch:
         ("target", ("target", "target_input", "target_segments", "target_positions")),
     ):
         length = getattr(c.data, f"{side}_length")
-        if length % layout.parts("length"):
+        if length % layout.axis_size("length"):
             raise ValueError(
                 f"data.{side}_length {length}: not a multiple of mesh.sequence "
-                f"{layout.parts('length')}"
+                f"{layout.axis_size('length')}"
             )
         place = layout.sharding(("batch", "length"), (rows, length))
         for name in names:
@@ -229,7 +229,7 @@ def _gradients(
     n, rows = c.train.accumulate, len(batch["source"])
     if rows % n:
         raise ValueError(f"train.accumulate {n}: must divide data.rows {rows}")
-    keys = layout.place(jax.random.split(key, rows), "batch")
+    keys = layout.constrain(jax.random.split(key, rows), "batch")
     if n == 1:
         return _micro_batch(c, layout, weights, (batch, keys))
 
@@ -239,14 +239,14 @@ def _gradients(
 
         # Micro-batch i takes rows i, i+n, ...: rows stay where they are when they are sharded.
         parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), examples)
-        batch = {name: layout.place(x, None, "batch", "length") for name, x in parts[0].items()}
-        parts = batch, layout.place(parts[1], None, "batch")
+        batch = {name: layout.constrain(x, None, "batch", "length") for name, x in parts[0].items()}
+        parts = batch, layout.constrain(parts[1], None, "batch")
         one = functools.partial(_micro_batch, c, layout, weights)
         first = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
         return jax.lax.scan(add, zeros, parts)[0]
 
-    return layout.apart(in_turn)(weights, (batch, keys))
+    return layout.sum_over_data(in_turn)(weights, (batch, keys))
 
 
 def _micro_batch(
@@ -260,4 +260,4 @@ def _micro_batch(
         return sums.loss, sums
 
     gradients, sums = jax.grad(objective, has_aux=True)(weights)
-    return sums, layout.place_like(gradients, transformer.declare(c.model))
+    return sums, layout.constrain_like(gradients, transformer.declare(c.model))

@@ -61,11 +61,11 @@ def self_attention(
     q_BNTH = attention.queries(params, x_BTD)
     if turn is not None:
         q_BNTH = turn(q_BNTH)
-    q_BNTH = layout.place(q_BNTH, *_QUERIES)
+    q_BNTH = layout.constrain(q_BNTH, *_QUERIES)
     softmax = functools.partial(_softmax, layout=layout)
     variant = {"softmax": softmax, "local": _local, "additive": _additive, "linear": _linear}
     heads, weights = variant[c.attention](params, q_BNTH, memory, c, sight, key)
-    heads = layout.place(heads, *_QUERIES)
+    heads = layout.constrain(heads, *_QUERIES)
     return attention.output(params, heads), Look(memory, weights)
 
 
@@ -82,9 +82,9 @@ def cross_attention(
     softmax = functools.partial(_softmax, layout=layout)
     variant = {"softmax": softmax, "additive": _additive}[c.cross_attention]
     kv = _place_keys(kv, c, sight, key, layout)
-    q_BNTH = layout.place(attention.queries(params, x_BTD), *_QUERIES)
+    q_BNTH = layout.constrain(attention.queries(params, x_BTD), *_QUERIES)
     heads, weights = variant(params, q_BNTH, kv, c, sight, key)
-    heads = layout.place(heads, *_QUERIES)
+    heads = layout.constrain(heads, *_QUERIES)
     return attention.output(params, heads), Look(kv, weights)
 
 
@@ -93,7 +93,7 @@ def _place_keys(
 ) -> KeyValue:
     """Keys and values where their heads are: in a ring in parts, else all places of a row."""
     names = _KEYS if _in_a_ring(c, sight, key, layout) else ("batch", "kv_heads", None, None)
-    return KeyValue(*(layout.place(x, *names) for x in kv))
+    return KeyValue(*(layout.constrain(x, *names) for x in kv))
 
 
 def _in_a_ring(c: Config, sight: Sight, key: jax.Array | None, layout: Layout) -> bool:
@@ -135,7 +135,7 @@ def _softmax(
 
 
 def _ring(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -> jax.Array:
-    (axis,) = layout.cuts("length")
+    (axis,) = layout.mesh_axes("length")
     kernel = functools.partial(ring, axis=axis, causal=sight.causal, soft_cap=c.soft_cap)
     return _on_each_device(kernel, q, kv, sight, layout)
 
@@ -149,7 +149,7 @@ def _on_each_device(
     kernel: Callable[..., jax.Array], q: jax.Array, kv: KeyValue, sight: Sight, layout: Layout
 ) -> jax.Array:
     """Every device runs the kernel on its own sentences and heads: XLA cannot cut a kernel."""
-    run = layout.local(
+    run = layout.shard_map(
         lambda *arrays: (kernel(*arrays),),
         (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS),
         (_QUERIES,),

@@ -35,7 +35,7 @@ def embed_tokens(
     if c.positions == "sinusoidal":
         x_BTD += positions.sinusoidal(places, c.d_model)
     elif c.positions == "learned":
-        table_TD = layout.place(params[side]["positions"], "position", None)
+        table_TD = layout.constrain(params[side]["positions"], "position", None)
         x_BTD += positions.learned(places, table_TD) * c.d_model**0.5
     return x_BTD.astype(dtype)
 
@@ -48,16 +48,16 @@ def _look_up(tokens_BT: jax.Array, table_VD: jax.Array, c: Config, layout: Layou
     """
 
     def body(tokens_BT: jax.Array, table_VD: jax.Array) -> tuple[jax.Array]:
-        table_VD = layout.join(table_VD, 1, "embed")
-        if not layout.cuts("vocab"):
+        table_VD = layout.all_gather(table_VD, 1, "embed")
+        if not layout.mesh_axes("vocab"):
             return (embeddings.embed(tokens_BT, table_VD, c.lookup),)
-        ids_BT = tokens_BT - layout.offset("vocab", table_VD.shape[0])
+        ids_BT = tokens_BT - layout.axis_offset("vocab", table_VD.shape[0])
         mine_BT = (ids_BT >= 0) & (ids_BT < table_VD.shape[0])
         found_BTD = embeddings.embed(jnp.where(mine_BT, ids_BT, 0), table_VD, c.lookup)
-        return (layout.total(jnp.where(mine_BT[..., None], found_BTD, 0), "vocab"),)
+        return (layout.psum(jnp.where(mine_BT[..., None], found_BTD, 0), "vocab"),)
 
     tokens = ("batch", "length")
-    run = layout.local(body, (tokens, ("vocab", "embed")), ((*tokens, None),))
+    run = layout.shard_map(body, (tokens, ("vocab", "embed")), ((*tokens, None),))
     return run(tokens_BT, table_VD)[0]
 
 
@@ -89,7 +89,7 @@ def encode(
     embed_key, layers_key = layers.split(key, 2)
     positions_BS = _places(c, segments_BS, positions_BS)
     x_BSD = embed_tokens(params, c, table_names(c)[0], "encoder", source_BS, positions_BS, layout)
-    x_BSD = layout.place(layers.dropout(x_BSD, c.dropout, embed_key), "batch", "length", None)
+    x_BSD = layout.constrain(layers.dropout(x_BSD, c.dropout, embed_key), "batch", "length", None)
     sight = own_row(params["encoder"], c, segments_BS, positions_BS, causal=False)
     x_BSD = run_layers(
         lambda p, x, k: layer(p, x, c, sight=sight, key=k, layout=layout)[0],
@@ -122,7 +122,7 @@ def decode(
     embed_key, layers_key = layers.split(key, 2)
     positions_BT = _places(c, segments_BT, positions_BT)
     x_BTD = embed_tokens(params, c, table_names(c)[1], "decoder", target_BT, positions_BT, layout)
-    x_BTD = layout.place(layers.dropout(x_BTD, c.dropout, embed_key), "batch", "length", None)
+    x_BTD = layout.constrain(layers.dropout(x_BTD, c.dropout, embed_key), "batch", "length", None)
     decoder = params["decoder"]
     sight = own_row(decoder, c, segments_BT, positions_BT, causal=True)
     cross_sight = across(segments_BT, memory_segments_BS)

@@ -49,7 +49,7 @@ def in_a_ring(c: Config, *, self_attention: bool, training: bool, layout: Layout
     """
     softmax = (c.attention if self_attention else c.cross_attention) == "softmax"
     able = needs(c, self_attention=self_attention, training=training) <= {"soft_cap"}
-    return softmax and able and bool(layout.cuts("length"))
+    return softmax and able and bool(layout.mesh_axes("length"))
 
 
 def computed(c: Config, source_length: int, target_length: int, layout: Layout = NO_MESH) -> str:
@@ -75,7 +75,7 @@ def _clause(c: Config, queries: int, keys: int, self_attention: bool, layout: La
     if variant != "softmax":
         return f"xla: {variant} attention has no kernel"
     if in_a_ring(c, self_attention=self_attention, training=True, layout=layout):
-        (axis,) = layout.cuts("length")
+        (axis,) = layout.mesh_axes("length")
         return f"a ring: rows are cut over {layout.mesh.shape[axis]} devices"
     name, why = implementation(c, queries, keys, self_attention=self_attention, layout=layout)
     return f"{name}: {why}"

@@ -63,7 +63,7 @@ def layer(
             dropout_rate=c.dropout,
             key=key,
         )
-        return layout.place(x_BTD, "batch", "length", None), looked
+        return layout.constrain(x_BTD, "batch", "length", None), looked
 
     def own(x: jax.Array) -> tuple[jax.Array, Look]:
         return self_attention(params["self"], x, c, sight, remember, keys[0], layout)
