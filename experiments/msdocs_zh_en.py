@@ -8,13 +8,14 @@ Score: not yet run.
 """
 
 from tfm.config import Config, Data, Optimizer, Tokenizer, Train
-from tfm.transformer import PRESETS
+from tfm.transformer import PRESETS, Execution
 
 
 def get_config() -> Config:
     folder = "corpora/msdocs-zh-en"
     return Config(
         model=PRESETS["base"],
+        execution=Execution(unroll=1),
         tokenizer=Tokenizer(source_size=16_000, target_size=16_000),
         data=Data(
             source="zh",

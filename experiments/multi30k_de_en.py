@@ -1,11 +1,11 @@
-r"""Multi30k German → English: ``multi30k_en_de`` the other way round.
+r"""Multi30k German → English: ``multi30k_en_de`` with source and target swapped.
 
     tfm train experiments/multi30k_de_en.py --workdir runs/multi30k-de-en
     tfm evaluate --model runs/multi30k-de-en \
         --source corpora/multi30k-en-de/test2016.de.gz \
         --reference corpora/multi30k-en-de/test2016.en.gz
 
-Score: not yet run. To compare with: 36.52 BLEU on test2016 (bentrevett/pytorch-seq2seq, its own
+Score: not yet run. For comparison: 36.52 BLEU on test2016 (bentrevett/pytorch-seq2seq, with its own
 tokenisation).
 """
 

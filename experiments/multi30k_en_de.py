@@ -5,18 +5,18 @@ r"""Multi30k English → German image captions (Elliott 2016), one GPU, 8 minute
         --source corpora/multi30k-en-de/test2016.en.gz \
         --reference corpora/multi30k-en-de/test2016.de.gz
 
-Score: not yet run. To compare with: 41.02 BLEU on test2016 for Transformer-Tiny (Wu 2021).
+Score: not yet run. For comparison: 41.02 BLEU on test2016 for Transformer-Tiny (Wu 2021).
 """
 
 from tfm.config import Config, Data, Optimizer, Tokenizer, Train
-from tfm.transformer import Config as Model
+from tfm.transformer import Architecture
 
 
 def get_config() -> Config:
     folder = "corpora/multi30k-en-de"
     return Config(
         # Few pairs: a small joint vocabulary, one table for all three uses, strong dropout.
-        model=Model(
+        model=Architecture(
             d_model=256,
             heads=4,
             d_ff=1024,

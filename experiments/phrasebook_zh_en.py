@@ -1,4 +1,4 @@
-"""The built-in phrasebook, Chinese → English: what ``tfm demo`` trains.
+"""The built-in phrasebook, Chinese → English: the model that ``tfm demo`` trains.
 
 tfm train experiments/phrasebook_zh_en.py --workdir runs/phrasebook
 """

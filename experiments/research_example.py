@@ -1,16 +1,16 @@
-"""Someone else's NNX model with three of tfm's attentions in turn: what can each remember?
+"""Three of tfm's attentions inside an ordinary Flax NNX model, compared on associative recall.
 
     python experiments/research_example.py
 
-No translation here, and no `get_config()`: a page that shows how a piece of tfm goes into a model
-that is not tfm's. The model below is plain Flax NNX. Only `VARIANTS` knows tfm: a declaration of
-weights and a pure function each, mounted by `to_nnx`.
+This is not a translation experiment, and has no `get_config()`: it shows how to use parts of tfm in
+another model. The model is plain Flax NNX; only its attention comes from tfm, as a declaration of
+weights and a pure function, wrapped by `to_nnx`.
 
-The task is a notebook (associative recall). The first 16 steps write a number under a name each,
-the last 16 ask for the names in another order. Everything is drawn anew each time, so the model has
-to look. Softmax attention finds every entry. Linear attention keeps them all in one sum a head,
-and at this size they fit. A window of 8 finds what stands within its reach ("near", 8 steps or
-less) and little beyond ("far"; a guess is right 1 time in 16).
+Each of the first 16 steps writes a number under a name; the last 16 steps ask for the names in
+another order. Names and numbers are drawn at random for every row, so the model must attend to the
+right step. Softmax attention finds every entry. Linear attention keeps all entries in one sum per
+head, which suffices at this size. Local attention with a window of 8 finds entries up to 8 steps
+back ("near") and few beyond ("far"; guessing is right 1 time in 16).
 
 400 updates each; 1.2 minutes of processor time for all three, on a shared 2-core x86 machine:
 
@@ -51,25 +51,27 @@ def linear_heads(q_BNTH: jax.Array, kv: attention.KeyValue) -> jax.Array:
 
 
 def one_sentence(q_BNTH: jax.Array) -> jax.Array:
-    """Segment ids [B,T] of rows that hold one sentence each."""
+    """Segment ids [B,T] of rows with one sentence each."""
     return jnp.ones((q_BNTH.shape[0], q_BNTH.shape[2]), jnp.int32)
 
 
 VARIANTS = {"softmax": softmax_heads, f"local, {WINDOW}": local_heads, "linear": linear_heads}
 
 
-def self_attention(look_up: Callable[[jax.Array, attention.KeyValue], jax.Array]) -> Callable:
-    """The pure function of one variant: projections around what its heads do."""
+def self_attention(heads_fn: Callable[[jax.Array, attention.KeyValue], jax.Array]) -> Callable:
+    """Self-attention as a pure function: the projections around one variant of the heads."""
 
     def attend(params: Tree, x_BTD: jax.Array) -> jax.Array:
-        heads_BNTH = look_up(attention.queries(params, x_BTD), attention.keys_values(params, x_BTD))
+        heads_BNTH = heads_fn(
+            attention.queries(params, x_BTD), attention.keys_values(params, x_BTD)
+        )
         return attention.output(params, heads_BNTH)
 
     return attend
 
 
 class Block(nnx.Module):
-    """A pre-norm layer whose attention is handed in."""
+    """A pre-norm layer with one of the variants."""
 
     def __init__(self, variant: str, rngs: nnx.Rngs) -> None:
         declaration = attention.attention_params(WIDTH, HEADS, HEADS, WIDTH // HEADS, bias=True)
@@ -84,7 +86,7 @@ class Block(nnx.Module):
 
 
 class Notebook(nnx.Module):
-    """Reads steps of a name and a number (0 asks) and says a number at every step."""
+    """Reads a name and a number per step, 0 for a question, and predicts a number at every step."""
 
     def __init__(self, variant: str, rngs: nnx.Rngs) -> None:
         self.name = nnx.Embed(NAMES, WIDTH, rngs=rngs)
@@ -101,22 +103,22 @@ class Notebook(nnx.Module):
 
 
 def notebooks(key: jax.Array, rows: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Names and numbers to read [B,T]; the answers and how far back they stand [B,T/2]."""
+    """Names and numbers [B,T]; the answers and how many steps back they are [B,T/2]."""
     writing, asking, drawing = jax.random.split(key, 3)
     everyone = jnp.broadcast_to(jnp.arange(NAMES), (rows, NAMES))
     written = jax.random.permutation(writing, everyone, axis=1, independent=True)
     asked = jax.random.permutation(asking, everyone, axis=1, independent=True)
     numbers = jax.random.randint(drawing, (rows, NAMES), 0, NUMBERS)
-    place = jnp.take_along_axis(jnp.argsort(written, axis=1), asked, axis=1)
-    answers = jnp.take_along_axis(numbers, place, axis=1)
+    position = jnp.take_along_axis(jnp.argsort(written, axis=1), asked, axis=1)
+    answers = jnp.take_along_axis(numbers, position, axis=1)
     names_BT = jnp.concatenate([written, asked], axis=1)
     numbers_BT = jnp.concatenate([numbers + 1, jnp.zeros_like(numbers)], axis=1)
-    return names_BT, numbers_BT, answers, NAMES + jnp.arange(NAMES)[None] - place
+    return names_BT, numbers_BT, answers, NAMES + jnp.arange(NAMES)[None] - position
 
 
 @nnx.jit
 def train_step(model: Notebook, optimizer: nnx.Optimizer, key: jax.Array) -> jax.Array:
-    """One update on 64 new notebooks; the loss in nats an answer."""
+    """One update on 64 new notebooks; returns the loss in nats per answer."""
     names, numbers, answers, _ = notebooks(key, 64)
 
     def loss_fn(model: Notebook) -> jax.Array:
@@ -130,7 +132,7 @@ def train_step(model: Notebook, optimizer: nnx.Optimizer, key: jax.Array) -> jax
 
 @nnx.jit
 def recall(model: Notebook, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The share of right answers on 512 new notebooks: within the window's reach, and beyond it."""
+    """The share of right answers on 512 new notebooks: within the window, and beyond it."""
     names, numbers, answers, distances = notebooks(key, 512)
     right = model(names, numbers)[:, NAMES:].argmax(-1) == answers
     near = distances <= WINDOW
@@ -138,7 +140,7 @@ def recall(model: Notebook, key: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def train(variant: str, steps: int = 400) -> tuple[int, float, float, float]:
-    """Trains one variant; its number of weights, last loss, and recall near and far."""
+    """Trains one variant; returns its number of weights, last loss, and recall near and far."""
     model = Notebook(variant, nnx.Rngs(0))
     schedule = optax.cosine_decay_schedule(3e-3, steps)
     optimizer = nnx.Optimizer(model, optax.adam(schedule), wrt=nnx.Param)
@@ -151,7 +153,7 @@ def train(variant: str, steps: int = 400) -> tuple[int, float, float, float]:
 
 
 def main() -> None:
-    """Trains every variant and prints a line each."""
+    """Trains every variant and prints one line for each."""
     print(f"{'attention':<10} {'weights':>8} {'loss':>6} {'near':>6} {'far':>6}")
     for variant in VARIANTS:
         weights, loss, near, far = train(variant)

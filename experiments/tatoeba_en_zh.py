@@ -1,4 +1,4 @@
-"""Tatoeba English → Chinese: ``tatoeba_zh_en`` the other way round.
+"""Tatoeba English → Chinese: ``tatoeba_zh_en`` with source and target swapped.
 
     tfm train experiments/tatoeba_en_zh.py --workdir runs/tatoeba-en-zh
 
@@ -11,5 +11,4 @@ from tfm import config
 
 
 def get_config() -> config.Config:
-    c = config.from_file(Path(__file__).with_name("tatoeba_zh_en.py"))
-    return config.reverse(c)
+    return config.reverse(config.from_file(Path(__file__).with_name("tatoeba_zh_en.py")))

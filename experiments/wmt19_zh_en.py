@@ -1,24 +1,25 @@
-"""WMT19 Chinese → English: a big model on a TPU slice.
+"""WMT19 Chinese → English: the big model on a TPU slice.
 
     tfm train experiments/wmt19_zh_en.py --workdir runs/wmt19-zh-en
 
-TFDS fetches the corpus (25 million pairs) the first time. Score: not yet run.
+TFDS downloads the corpus (25 million pairs) on first use. Score: not yet run.
 
-The settings fit v5e:2x4, v5e:16x16 and v5p:4x4x4 as they stand. They are made for the first, where
-a chip takes 32 rows in a micro-batch; more chips need fewer micro-batches, down to
-``--train.accumulate 1`` on the other two. A larger batch of 512 rows a chip on v5e:16x16 is
-``--data.rows 131072 --train.accumulate 16``. README.md here says what ``tfm plan`` expects of each.
+The settings fit v5e:2x4, v5e:16x16 and v5p:4x4x4 unchanged. They are chosen for v5e:2x4, where a
+micro-batch has 32 rows per chip; with more chips use fewer micro-batches, down to
+``--train.accumulate 1`` on the other two. For a larger batch of 512 rows per chip on v5e:16x16 use
+``--data.rows 131072 --train.accumulate 16``. README.md in this folder has the plan for each.
 """
 
 import dataclasses
 
 from tfm.config import Config, Data, Optimizer, Tokenizer, Train
-from tfm.transformer import PRESETS
+from tfm.transformer import PRESETS, Execution
 
 
 def get_config() -> Config:
     return Config(
-        model=dataclasses.replace(PRESETS["big"], dropout=0.1, remat="dots"),
+        model=dataclasses.replace(PRESETS["big"], dropout=0.1),
+        execution=Execution(unroll=1, remat="dots"),
         tokenizer=Tokenizer(source_size=32_000, target_size=32_000),
         data=Data(
             source="zh",

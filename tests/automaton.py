@@ -1,7 +1,8 @@
-"""A tiny model with a known answer: a random recurrent automaton, and its sentences counted out."""
+"""A tiny model with a known answer: a random recurrent automaton, and all its sentences."""
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,10 +10,10 @@ VOCAB, EOS, BOS, WIDTH = 4, 3, 0, 6
 
 
 class Automaton:
-    """h' = tanh(A h + E[token]), logits = U h'. They depend on all that was written before.
+    """h' = tanh(A h + E[token]), logits = U h', which depend on all tokens written before.
 
-    B sentences differ by their first state. ``step`` reorders its state by ``parents``, as a
-    model must; the float64 methods know nothing of steps or parents.
+    B sentences differ by their first state. ``step`` is a ``decoding.Step``: it reorders its state
+    by ``parents``. The float64 methods know nothing of steps or parents.
     """
 
     def __init__(self, seed, batch, sharpness=1.5):
@@ -30,10 +31,11 @@ class Automaton:
         state_BRW = jnp.take_along_axis(state_BRW, parents_BR[:, :, None], axis=1)
         A, E, U = (jnp.asarray(x, jnp.float32) for x in (self.A, self.E, self.U))
         state_BRW = jnp.tanh(state_BRW @ A + E[tokens_BR])
-        return state_BRW @ U, state_BRW
+        logits_BRV = state_BRW @ U
+        return logits_BRV, jax.nn.logsumexp(logits_BRV, axis=-1), state_BRW
 
     def step_log_probs(self, b, tokens):
-        """Of sentence b: the log-probabilities [len+1,V] of what may follow each prefix."""
+        """The log-probabilities [len+1,V] of the next token after each prefix, in sentence b."""
         h, out = self.start[b], []
         for token in (BOS, *tokens):
             h = np.tanh(h @ self.A + self.E[token])

@@ -1,4 +1,6 @@
-"""How every test runs: on the CPU with 8 fake devices, shapes and products taken strictly."""
+"""How every test runs: on the CPU with 8 fake devices, without implicit rank promotion, and with
+matrix products in full precision.
+"""
 
 import importlib.metadata
 import io
@@ -7,11 +9,11 @@ import os
 import sys
 
 if "XLA_FLAGS" not in os.environ:  # read when XLA starts, here and in processes that tests start
-    # After 40 s of one fake device's waiting for another XLA aborts, and pytest swallows its words:
-    # too soon for 8 of them on two busy cores.
+    # XLA aborts when one fake device waits 40 s for another, and pytest hides its message: on two
+    # busy cores 8 of them need longer.
     os.environ["XLA_FLAGS"] = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
     if importlib.metadata.version("jax").startswith("0.10."):
-        # The former code generator compiles in half the time; later releases have no choice.
+        # The old code generator compiles in half the time; later releases do not have it.
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import jax
@@ -26,12 +28,12 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 
-from tfm import params  # noqa: E402
+from tfm import config, params, transformer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def quick_compile():
-    """For files that compile much and compute little: half the optimisation, half the wait."""
+    """For files that compile much and compute little: compilation takes half as long."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -44,8 +46,8 @@ def rng():
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
-    """What takes long to compile and comes again is kept: for other tests, for the processes that
-    they start, for the other workers of xdist and, in a folder named from outside, for other runs.
+    """Keeps what takes long to compile in a cache that other tests, the processes that they start
+    and the other workers of xdist share, and other runs too if the environment names the folder.
     """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -57,27 +59,60 @@ def compile_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """The folder of a small trained run; do not write there. ``tiny.py`` says what it learns."""
+    """The folder of a small trained run, which tests only read. ``tiny.py`` says what it learns."""
     from tfm.training import loop
 
     folder = tmp_path_factory.mktemp("tiny")
-    c = tiny.config(
+    experiment = tiny.config(
         folder,
         train={"stop": "200u", "log_every": 25, "validate_every": 100, "checkpoint_every": 80},
     )
-    loop.train(c, folder / "run")
+    loop.train(experiment, folder / "run")
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory):
+    """A tokenizer of which every piece is a letter, a to h, or the space."""
+    from tfm.data import vocabulary
+
+    spec = config.Tokenizer("char", byte_fallback=False)
+    path = tmp_path_factory.mktemp("letters") / "source.model"
+    return vocabulary.train(tiny.sentences(100, seed=1), spec, "lower", 60, path)
+
+
+@pytest.fixture(scope="session")
+def untrained(letters, draw):
+    """``untrained(positions="t5", decode={"beam_size": 2})``: a translator with random weights
+    that reads and writes letters; fields of the architecture, and of config sections by name.
+    """
+    from tfm.translator import Translator
+
+    def make(decode=None, data=None, execution=None, seed=0, **fields):
+        sizes = {"d_model": 16, "heads": 2, "d_ff": 16, "encoder_layers": 1, "decoder_layers": 1}
+        vocab = {"source_vocab": letters.size, "target_vocab": letters.size}
+        arch = transformer.Architecture(**sizes | vocab | {"tie": "none"} | fields)
+        lengths = {"source": "lower", "target": "upper", "source_length": 16, "target_length": 16}
+        experiment = config.Config(
+            model=arch,
+            execution=transformer.Execution(**execution or {}),
+            data=config.Data(**lengths | (data or {})),
+            decode=config.Decode(**{"beam_size": 2, "batch_size": 8} | (decode or {})),
+        )
+        return Translator(experiment, draw(transformer.declare(arch), seed), letters, letters)
+
+    return make
 
 
 @pytest.fixture
 def command(monkeypatch, capfdbinary):
-    """``command("translate", "--model", run, stdin=b"...")``: the command line, in this process;
-    gives (exit code, stdout as bytes, stderr as text).
+    """``command("translate", "--model", run, stdin=b"...")`` runs the command line in this process
+    and gives (exit code, stdout as bytes, stderr as text).
     """
     from tfm import cli
 
-    monkeypatch.setenv("GLIBC_TUNABLES", "")  # else it would start this process over
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # to have it back
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # else it would start this process again
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # to restore it afterwards
     root, ours = logging.getLogger(), logging.getLogger("tfm")
     before = root.handlers[:], root.level, ours.level
 
@@ -101,15 +136,15 @@ def command(monkeypatch, capfdbinary):
 
 @pytest.fixture(scope="session")
 def draw():
-    """``draw(declaration, seed)``: random parameters, biases and scales included, so that no
-    parameter hides behind the 0 or 1 it starts with. Drawn by NumPy, which compiles nothing.
+    """``draw(declaration, seed)``: random parameters, biases and scales too, so that a test notices
+    one that is not used, whose initial value is 0 or 1. NumPy draws them, which compiles nothing.
     """
 
     def draw_params(declaration, seed=0):
         rng = np.random.default_rng(seed)
 
         def leaf(path, p):
-            centre = 1.0 if path[-1].key == "scale" else 0.0
+            centre = 1.0 if path and path[-1].key == "scale" else 0.0
             return (centre + 0.25 * rng.normal(size=p.shape)).astype(np.float32)
 
         tree = jax.tree_util.tree_map_with_path(leaf, declaration, is_leaf=params.is_param)
@@ -120,24 +155,23 @@ def draw():
 
 @pytest.fixture(scope="session")
 def sentences():
-    """``sentences(rng, pairs, vocab, width, segments)``: a batch with one pair a row.
+    """``sentences(rng, pairs, vocab, source_width, target_width)``: a ``transformer.Batch`` of
+    NumPy arrays with one pair a row, without labels.
 
-    ``pairs`` lists (source length, target length). Padding holds random tokens: a model that
-    looks at it gives itself away.
+    ``pairs`` lists (source length, target length). Padding holds random tokens, so that a model
+    that reads it gives other numbers.
     """
 
     def batch(rng, pairs, vocab=11, source_width=7, target_width=5):
         def side(lengths, width):
-            places = np.broadcast_to(np.arange(width, dtype=np.int32), (len(lengths), width))
-            real = (places < np.array(lengths)[:, None]).astype(np.int32)
-            return rng.integers(1, vocab, real.shape).astype(np.int32), real, places
+            positions = np.broadcast_to(np.arange(width, dtype=np.int32), (len(lengths), width))
+            segments = (positions < np.array(lengths)[:, None]).astype(np.int32)
+            tokens = rng.integers(1, vocab, segments.shape).astype(np.int32)
+            return tokens, segments, positions
 
-        names = ("source", "target")
-        sides = (side([p[i] for p in pairs], w) for i, w in enumerate((source_width, target_width)))
-        out = {}
-        for name, (tokens, segments, places) in zip(names, sides, strict=True):
-            tokens_name = "target_input" if name == "target" else name
-            out |= {tokens_name: tokens, f"{name}_segments": segments, f"{name}_positions": places}
-        return out
+        source_lengths, target_lengths = zip(*pairs, strict=True)
+        return transformer.Batch(
+            *side(source_lengths, source_width), *side(target_lengths, target_width)
+        )
 
     return batch

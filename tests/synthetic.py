@@ -1,4 +1,4 @@
-"""A corpus of any size that is not there: pair i is made from i, and so are its lengths."""
+"""Synthetic text: random sentences, and a corpus of any size that is computed, not stored."""
 
 import dataclasses
 
@@ -6,7 +6,23 @@ import numpy as np
 
 from tfm.data import scan, tokenizer
 
-_MIX = np.array([2654435761, 2246822519], np.uint64)  # odd, one a side
+WORDS = "the cat sat on a mat while seven small dogs ran under old green trees near her house"
+CHARACTERS = "我你他们在家看书喝茶去学校明天下雨了不想吃饭这是什么朋友"
+
+_MIX = np.array([2654435761, 2246822519], np.uint64)  # Odd multipliers, one for each side.
+
+
+def english(count, seed=0):
+    """``count`` random sentences of 3 to 8 words."""
+    rng = np.random.default_rng(seed)
+    words = WORDS.split()
+    return [" ".join(rng.choice(words, rng.integers(3, 9))) + "." for _ in range(count)]
+
+
+def chinese(count, seed=0):
+    """``count`` random sentences of 3 to 8 characters."""
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list(CHARACTERS), rng.integers(3, 9))) + "。" for _ in range(count)]
 
 
 def lengths(indices):
@@ -17,7 +33,7 @@ def lengths(indices):
 
 @dataclasses.dataclass
 class Pairs:
-    """``count`` pairs; a text is its pair's number and its length. ``asked``: what was read."""
+    """``count`` pairs; each text is its pair's index and its length. ``asked`` lists the reads."""
 
     count: int
     asked: list[int] = dataclasses.field(default_factory=list)
@@ -38,7 +54,7 @@ class Pairs:
 
 
 class Numbers:
-    """A tokenizer of such texts: every token but EOS is the pair's number, past the special ids."""
+    """A tokenizer of such texts: each token before EOS is the pair's index + 4."""
 
     digest = "numbers"
 
@@ -47,14 +63,14 @@ class Numbers:
         return [[4 + number] * (length - 1) + [tokenizer.EOS] for number, length in split]
 
 
-def numbers(batch, side="source"):
-    """The pairs of a batch by number, row by row."""
-    starts = (batch[f"{side}_segments"] > 0) & (batch[f"{side}_positions"] == 0)
-    return (batch[side][starts] - 4).tolist()
+def numbers(batch):
+    """Indices of the pairs in a batch, row by row."""
+    starts = (batch.source_segments > 0) & (batch.source_positions == 0)
+    return (batch.source[starts] - 4).tolist()
 
 
 def opened(count, data):
-    """What ``stream.batches`` takes: (pairs, scan, tokenizers, data); nothing read yet."""
+    """Arguments of ``stream.batches``: (pairs, scan, tokenizers, data), with ``asked`` empty."""
     pairs, tokenizers = Pairs(count), (Numbers(), Numbers())
     found = scan.scan(pairs, tokenizers, data)
     pairs.asked.clear()

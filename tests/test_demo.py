@@ -1,4 +1,4 @@
-"""``tfm demo`` on a model of seconds: what it prints, and the page that it ends with."""
+"""``tfm demo`` with a model that trains in seconds: what it prints, and its report page."""
 
 import json
 import re
@@ -17,19 +17,19 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 def test_the_demo_trains_scores_translates_and_writes_its_page(tmp_path, monkeypatch, capsys):
     drawn = {"count": 9, "seed": 3, "words": (2, 2), "letters": (2, 3)}
     sources, test = tiny.sentences(**drawn), tiny.corpus(tmp_path, "test", **drawn)
-    c = tiny.config(tmp_path, data={"test": test}, train={"stop": "20u"})
-    monkeypatch.setattr(demo, "get_config", lambda: c)
+    experiment = tiny.config(tmp_path, data={"test": test}, train={"stop": "20u"})
+    monkeypatch.setattr(demo, "get_config", lambda: experiment)
     folder = tmp_path / "run"
     demo.run(folder, minutes=3)
     out = capsys.readouterr().out
 
     assert json.loads((folder / "config.json").read_text())["train"]["stop"] == "20u,3m"
-    assert "9 sentences" in out and "% translated exactly" in out and "BLEU" in out
-    assert all(f"  {sentence}\n" in out for sentence in sources)  # fewer than are shown: all are
+    assert "9 test sentences" in out and "% translated exactly" in out and "BLEU" in out
+    assert all(f"  {sentence}\n" in out for sentence in sources)  # so few that all are printed
     assert f"tfm translate --model {folder}" in out
 
     path = folder / "report.html"
-    shown = re.search(r"Every step of the way of (.+) through the model: open (.+)", out)
+    shown = re.search(r"Every step of the model on (.+): open (.+)", out)
     assert shown and shown[1] in sources and shown[2] == str(path)
     text = path.read_text(encoding="utf-8")
     page = Page(text)
@@ -40,10 +40,10 @@ def test_the_demo_trains_scores_translates_and_writes_its_page(tmp_path, monkeyp
     assert all(f'section("{name}"' in page.scripts["code"] for name in SECTIONS)
 
 
-def test_a_demo_broken_off_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+def test_an_interrupted_demo_says_how_to_resume(tmp_path, monkeypatch, capsys):
     stopped = loop.Outcome(step=1234, reason="SIGTERM", best=None, interrupted=True)
-    monkeypatch.setattr(loop, "train", lambda c, folder: stopped)
+    monkeypatch.setattr(loop, "train", lambda experiment, folder: stopped)
     demo.run(tmp_path, minutes=1)
     out = capsys.readouterr().out
-    assert f"Stopped at update 1,234; `tfm demo --workdir {tmp_path}` goes on." in out
+    assert f"Stopped at update 1,234; `tfm demo --workdir {tmp_path}` resumes." in out
     assert not (tmp_path / "report.html").exists()

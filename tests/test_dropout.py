@@ -82,13 +82,13 @@ def test_the_same_key_gives_the_same_mask():
     np.testing.assert_array_equal(np.asarray(jitted) != 0, kept(key))
 
 
-def test_raw_keys_are_typed_keys():
+def test_raw_keys_give_the_masks_of_typed_keys():
     np.testing.assert_array_equal(kept(jax.random.PRNGKey(5)), kept(jax.random.key(5)))
 
 
 @pytest.mark.parametrize("kind", [jax.random.split, lambda key, n: jax.random.key_data(key)[None]])
-def test_rows_with_keys_of_their_own(kind):
-    """The mask of a row, or of a part of several, is that of its key, whatever stands beside it."""
+def test_an_array_of_keys_has_a_key_for_each_row(kind):
+    """The mask of a row, or of several consecutive rows, is that of their key alone."""
     keys = kind(jax.random.key(5), 4)
     mask = kept(keys, (len(keys) * 3, 8, 7))
     np.testing.assert_array_equal(mask, np.concatenate([kept(key, (3, 8, 7)) for key in keys]))
@@ -98,7 +98,7 @@ def test_rows_with_keys_of_their_own(kind):
             np.testing.assert_array_equal(kept(half[i], (64,)), kept(own, (64,)))
 
 
-def test_what_is_kept_is_scaled_so_that_the_mean_stays(rng):
+def test_kept_entries_are_scaled_so_that_the_mean_does_not_change(rng):
     x = jnp.asarray(rng.normal(size=(64, 1024)), jnp.float32)
     y = np.asarray(layers.dropout(x, 0.2, jax.random.key(0)))
     np.testing.assert_allclose(y[y != 0], np.asarray(x)[y != 0] / 0.8, rtol=1e-6)

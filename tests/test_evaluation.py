@@ -1,3 +1,5 @@
+"""Scores: BLEU by hand, tokenizers by language, signatures, errors."""
+
 import math
 
 import pytest
@@ -26,11 +28,12 @@ def test_bleu_by_hand():
         ("zh", "zh"),
         ("zh-Hans", "zh"),
         ("zh_TW", "zh"),
+        ("yue", "zh"),
         ("ja", "char"),
         ("ko", "char"),
     ],
 )
-def test_tokenizer_is_the_language_s_and_the_signature_says_it(language, tokenizer):
+def test_the_language_selects_the_tokenizer_and_the_signature_names_it(language, tokenizer):
     signature = evaluation.bleu(["我 喝 茶 a"], ["我 喝 茶 a"], language).signature
     assert f"|tok:{tokenizer}|" in signature
     assert f"version:{sacrebleu.__version__}" in signature
@@ -44,11 +47,11 @@ def test_chinese_is_scored_by_character():
     assert evaluation.bleu(hypothesis, reference, "en").value == pytest.approx(0, abs=1e-6)
 
 
-def test_bleu_looks_at_the_case():
+def test_bleu_is_cased():
     assert evaluation.bleu(["He reads a book"], ["he reads a book"], "en").value < 100
 
 
-def test_chrf_is_100_for_equal_text_0_for_disjoint_and_signed():
+def test_chrf_of_equal_and_disjoint_text_and_its_signature():
     assert evaluation.chrf(REFERENCES, REFERENCES).value == pytest.approx(100)
     score = evaluation.chrf(["xyz"], ["abc"])
     assert score.value == 0

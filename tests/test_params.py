@@ -14,7 +14,7 @@ DECLARATION = {
 }
 
 
-def test_init_gives_the_declared_shapes_dtypes_and_starts():
+def test_init_gives_the_declared_shapes_dtypes_and_values():
     tree = params.init(jax.random.key(0), DECLARATION, jnp.bfloat16)
     abstract = params.abstract(DECLARATION, jnp.bfloat16)
     assert jax.tree.structure(tree) == jax.tree.structure(abstract)
@@ -24,16 +24,16 @@ def test_init_gives_the_declared_shapes_dtypes_and_starts():
     np.testing.assert_array_equal(tree["b"]["d"], np.ones(2))
 
 
-def test_a_new_parameter_leaves_the_others_as_they_were():
+def test_a_new_parameter_does_not_change_the_others():
     key = jax.random.key(7)
     before = params.init(key, DECLARATION)
-    # Sorts first, so that keys handed out in tree order would all move.
+    # It sorts first, so keys assigned in tree order would all change.
     more = {"_new": Param((9,), ("mlp",), params.normal(1.0))} | DECLARATION
     after = params.init(key, more)
     np.testing.assert_array_equal(before["a"], after["a"])
 
 
-def test_parameters_of_one_shape_start_differently():
+def test_parameters_of_the_same_shape_differ():
     p = Param((64,), ("mlp",), params.normal(1.0))
     tree = params.init(jax.random.key(0), {"x": p, "y": p, "z": {"x": p}})
     drawn = np.stack(jax.tree.leaves(tree))
@@ -49,14 +49,14 @@ def test_stacked_layers_differ_and_do_not_depend_on_depth():
     assert len(np.unique(np.asarray(deep["a"]))) == deep["a"].size
 
 
-def test_a_stacked_layer_is_drawn_with_the_fans_of_one_layer():
+def test_stacked_layers_use_the_fans_of_one_layer():
     layer = {"w": Param((30, 50), ("embed", "mlp"), params.xavier())}
     w = params.init(jax.random.key(0), params.stack(layer, 8))["w"]
     assert np.isclose(w.var(), 2 / 80, rtol=0.05)
     assert np.abs(w).max() <= np.sqrt(6 / 80)
 
 
-def test_xavier_counts_the_named_axes_as_fans():
+def test_xavier_uses_the_given_axes_as_fans():
     w = params.xavier(0, (1, 2))(jax.random.key(0), (20, 6, 10), jnp.float32)
     assert np.isclose(w.var(), 2 / (20 + 60), rtol=0.1)
     w = params.xavier((0, 1))(jax.random.key(0), (6, 10, 20), jnp.float32)
@@ -71,7 +71,7 @@ def test_unstack_inverts_stack():
     jax.tree.map(np.testing.assert_array_equal, stacked, again)
 
 
-def test_axes_name_every_dimension():
+def test_axes_include_the_stacked_dimension():
     assert params.axes(params.stack(DECLARATION, 3))["a"] == ("layers", "embed", "mlp")
 
 
@@ -89,6 +89,6 @@ def test_count_and_table_agree_with_the_arrays():
     assert len({len(line) for line in lines}) == 1
 
 
-def test_a_param_whose_axes_do_not_fit_its_shape_is_an_error():
+def test_param_with_axes_that_do_not_fit_its_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(3, 4\).*\('embed',\)"):
         Param((3, 4), ("embed",), params.zeros)

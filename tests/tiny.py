@@ -6,7 +6,7 @@ import string
 
 from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train, to_json
 from tfm.sharding import Mesh
-from tfm.transformer import Config as Model
+from tfm.transformer import Architecture
 
 
 def sentences(count, seed, words=(1, 6), letters=(1, 4)):
@@ -33,10 +33,9 @@ def config(folder, **changes):
     """An experiment on a corpus written to ``folder``; ``changes`` by section:
     ``config(folder, train={"stop": "9u"})``.
     """
-    c = Config(
-        model=Model(
-            d_model=32, heads=2, d_ff=64, encoder_layers=1, decoder_layers=1, dropout=0.0,
-            max_length=128,
+    experiment = Config(
+        model=Architecture(
+            d_model=32, heads=2, d_ff=64, encoder_layers=1, decoder_layers=1, dropout=0.0
         ),
         tokenizer=Tokenizer("char", source_size=60, target_size=60, byte_fallback=False),
         data=Data(
@@ -56,18 +55,18 @@ def config(folder, **changes):
         decode=Decode(beam_size=2, batch_size=16),
         mesh=Mesh(data=1),
     )  # fmt: skip
-    return change(c, **changes)
+    return change(experiment, **changes)
 
 
-def experiment(folder, c):
+def experiment(folder, config):
     """Writes an experiment file that gives the config; returns its path."""
     path = folder / "experiment.py"
-    text = to_json(c)
+    text = to_json(config)
     path.write_text(f"from tfm import config\n\nget_config = lambda: config.from_json({text!r})\n")
     return path
 
 
-def change(c, **sections):
+def change(config, **sections):
     """The config with some fields replaced, by section."""
-    new = {name: dataclasses.replace(getattr(c, name), **f) for name, f in sections.items()}
-    return dataclasses.replace(c, **new)
+    new = {name: dataclasses.replace(getattr(config, name), **f) for name, f in sections.items()}
+    return dataclasses.replace(config, **new)

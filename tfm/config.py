@@ -1,32 +1,35 @@
-"""What an experiment is: frozen dataclasses, one per room of the house.
+"""What an experiment is: frozen dataclasses, one for each part of a run.
 
-An experiment is a Python file with a function ``get_config() -> Config``. Every field can be
-overridden on the command line (``--train.stop 5000u``).
+An experiment is a Python file with a function ``get_config() -> Config``. Every field can be set on
+the command line (``--train.stop 5000u``).
 """
 
 import dataclasses
-import importlib.util
 import json
 import re
+import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tfm import hint, sharding, storage, transformer
+from tfm import config_format, hint, sharding, storage
+from tfm.decoding import Decode
+from tfm.positions import Scheme, schemes
+from tfm.transformer import Architecture, Execution
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Subwords (SentencePiece), trained on the training text at first use.
+    """A subword vocabulary (SentencePiece), trained on the training text at first use.
 
     Attributes:
       kind: unigram (Kudo 2018), bpe (Sennrich 2016), char or word.
       source_size, target_size: pieces in each language's vocabulary.
       joint: one vocabulary of ``source_size`` pieces for both languages.
-      byte_fallback: spell what no piece covers as UTF-8 bytes, so that nothing is unknown.
+      byte_fallback: encode characters without a piece as UTF-8 bytes, so that none is unknown.
       coverage: share of characters that get a piece; 0 picks it by language
         (0.9995 for Chinese, Japanese and Korean, 1.0 for others).
-      sentences: of the training text that are looked at, drawn evenly; shared between the
+      sentences: how many of the training text to train on, drawn evenly; shared between the
         languages if joint.
       sample_nbest: subword regularisation (Kudo 2018): every epoch draws one of the best
         ``sample_nbest`` segmentations of a sentence; 1 is off. Unigram only.
@@ -46,7 +49,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Data:
-    """Parallel text, and the shape of the packed batches cut from it.
+    """Parallel text, and the shape of the packed batches made from it.
 
     A corpus is named by one of: two files (source, target), one TSV file, ``tfds:NAME`` or
     ``tfds:NAME:SPLIT`` or ``phrasebook:SPLIT``. Files may be gzipped.
@@ -107,27 +110,31 @@ class Train:
 
     Attributes:
       seed: of the parameters and of dropout.
+      init_embeddings: files of word vectors (``tfm embed``) that a fresh run's embedding tables
+        start from, piece by piece: one file for both languages, or one for each; empty draws them
+        at random.
       stop: ``5000u`` updates, ``3e`` epochs or ``20m`` minutes, counted over all resumes; of
         several, such as ``5000u,20m``, whichever comes first.
       log_every, validate_every, checkpoint_every: in updates.
       accumulate: micro-batches an update; ``data.rows`` counts them together.
       label_smoothing: mass spread over the vocabulary (Szegedy 2016).
-      loss_chunk: target tokens whose logits exist at one time on each device. Every slice of so
-        many reads and writes a gradient of the whole output table: thousands on a TPU or GPU.
+      loss_chunk: target tokens whose logits exist at one time on each device. Every chunk reads and
+        writes a gradient of the whole output table, so use thousands on a TPU or GPU.
       ema: decay of the exponential moving average of the weights; 0 is off. When on, the
         average is what is validated, saved as best, and translated with.
       metric: what "best" means, on the dev set.
       patience: validations without improvement before stopping early; 0 is off.
       dev_limit: dev sentences translated at a validation; 0 is all.
-      dev_beam: beam size of validations; small, since they take training time.
+      dev_beam: beam size of validations; small, because they take time from training.
       bad_steps: updates in a row with a non-finite loss before giving up.
-      save_tries: tries to save a checkpoint, when storage fails for a moment, before giving up.
-      save_pause: seconds before the second try, doubled before each more.
+      save_tries: attempts to save a checkpoint, if storage fails temporarily, before giving up.
+      save_pause: seconds before the second attempt, doubled before each further one.
       on_full_disk: ``stop``, or ``go_on`` with a warning and the older checkpoints; several
-        processes stop all the same where a save cannot even start.
+        processes stop in any case if a save cannot even start.
     """
 
     seed: int = 0
+    init_embeddings: tuple[str, ...] = ()
     stop: str = "20m"
     log_every: int = 50
     validate_every: int = 1000
@@ -147,31 +154,11 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Decode:
-    """Search settings.
-
-    Attributes:
-      beam_size: hypotheses a sentence; 1 is greedy.
-      length_penalty: alpha of the definition named by ``length_norm``.
-      length_norm: ``power`` divides by length^alpha, ``gnmt`` by ((5+length)/6)^alpha
-        (Wu 2016, eq. 14).
-      max_length_factor, max_length_offset: at most factor * source pieces + offset are written.
-      batch_size: sentences translated together.
-    """
-
-    beam_size: int = 5
-    length_penalty: float = 1.0
-    length_norm: Literal["power", "gnmt"] = "gnmt"
-    max_length_factor: float = 2.0
-    max_length_offset: int = 10
-    batch_size: int = 64
-
-
-@dataclass(frozen=True)
 class Config:
     """One experiment."""
 
-    model: transformer.Config = field(default_factory=transformer.Config)
+    model: Architecture = field(default_factory=Architecture)
+    execution: Execution = field(default_factory=Execution)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -182,16 +169,18 @@ class Config:
 
 def to_json(config: Config) -> str:
     """The config as indented JSON; ``from_json`` is its inverse."""
-    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+    data = {"format": config_format.FORMAT} | dataclasses.asdict(config)
+    data["model"]["positions"] = schemes.to_dict(config.model.positions)
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str) -> Config:
-    """Reads what ``to_json`` wrote.
+    """Reads what ``to_json`` wrote, in this or an older version.
 
     Raises:
-      ValueError: an unknown key; the message names the nearest known one.
+      ValueError: a newer format, or an unknown key; the message names the nearest known one.
     """
-    return _build(Config, json.loads(text), where="config")
+    return _build(Config, config_format.upgrade(json.loads(text)), where="config")
 
 
 def read(path: str | Path) -> Config:
@@ -209,7 +198,11 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
         if key not in fields:
             raise ValueError(f"{where} has no key {key!r}{hint.nearest(key, fields)}")
         kind = fields[key].type
-        if dataclasses.is_dataclass(kind):
+        if kind is Scheme and isinstance(value, str):
+            value = schemes.parse(value)
+        elif kind is Scheme:
+            value = schemes.from_dict(value)
+        elif dataclasses.is_dataclass(kind):
             value = _build(kind, value, f"{where}.{key}")
         elif isinstance(value, list):
             value = tuple(value)
@@ -235,13 +228,11 @@ def from_file(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"experiment {path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    module = runpy.run_path(str(path))
+    if "get_config" not in module:
         raise ValueError(f"experiment {path}: defines no get_config()")
     try:
-        config = module.get_config()
+        config = module["get_config"]()
     except TypeError as error:
         wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if not wrong:
@@ -256,13 +247,16 @@ def from_file(path: str | Path) -> Config:
 
 def parse_stop(stop: str) -> dict[Literal["u", "e", "m"], float]:
     """``"5000u,20m"`` → {"u": 5000.0, "m": 20.0}: updates; ``e`` epochs; ``m`` minutes."""
-    matches = [re.fullmatch(r"(\d+(?:\.\d+)?)([uem])", part.strip()) for part in stop.split(",")]
-    if not all(match and float(match[1]) > 0 for match in matches):
+    amounts: dict[Any, float] = {}
+    for part in stop.split(","):
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([uem])", part.strip()):
+            amounts[match[2]] = float(match[1])
+    if len(amounts) < len(stop.split(",")) or min(amounts.values()) <= 0:
         raise ValueError(
             f"train.stop {stop!r}: say 5000u (updates), 3e (epochs), 20m (minutes), or several "
             "with commas"
         )
-    return {match[2]: float(match[1]) for match in matches}
+    return amounts
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
@@ -270,7 +264,7 @@ def differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
     found = []
     for f in dataclasses.fields(a):
         x, y, name = getattr(a, f.name), getattr(b, f.name), where + f.name
-        if dataclasses.is_dataclass(x):
+        if dataclasses.is_dataclass(x) and type(x) is type(y):
             found += differences(x, y, name + ".")
         elif x != y:
             found.append((name, x, y))
@@ -280,7 +274,7 @@ def differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
 def reverse(config: Config) -> Config:
     """The same experiment with source and target swapped: languages, files, columns, lengths.
 
-    A corpus that goes by one name (``tfds:``, ``phrasebook:``) is turned by the languages alone.
+    A corpus with a single name (``tfds:``, ``phrasebook:``) is swapped by the languages alone.
     """
     d = config.data
     data = dataclasses.replace(
@@ -297,4 +291,5 @@ def reverse(config: Config) -> Config:
     t = config.tokenizer
     sizes = (t.source_size, t.source_size) if t.joint else (t.target_size, t.source_size)
     tokenizer = dataclasses.replace(t, source_size=sizes[0], target_size=sizes[1])
-    return dataclasses.replace(config, data=data, tokenizer=tokenizer)
+    train = dataclasses.replace(config.train, init_embeddings=config.train.init_embeddings[::-1])
+    return dataclasses.replace(config, data=data, tokenizer=tokenizer, train=train)

@@ -1,4 +1,4 @@
-"""``tfm demo``: the whole way on the machine at hand, with the built-in phrasebook."""
+"""``tfm demo``: training, scoring and translation on this machine, with the phrasebook."""
 
 import dataclasses
 import logging
@@ -8,19 +8,20 @@ from pathlib import Path
 from tfm import evaluation, inspect, translator
 from tfm.config import Config, Data, Decode, Optimizer, Tokenizer, Train
 from tfm.data import corpus
+from tfm.run_folder import RunFolder
 from tfm.terminal import duration
 from tfm.training import loop
-from tfm.transformer import Config as Model
+from tfm.transformer import Architecture
 
 _log = logging.getLogger(__name__)
 
-_SENTENCES = 12  # shown of those translated
+_SHOWN = 12  # translations that are printed
 
 
 def get_config() -> Config:
-    """A model that a laptop learns the phrasebook with in a few minutes."""
+    """A small model, with which a laptop learns the phrasebook in a few minutes."""
     return Config(
-        model=Model(d_model=192, heads=4, d_ff=768, encoder_layers=2, decoder_layers=2),
+        model=Architecture(d_model=192, heads=4, d_ff=768, encoder_layers=2, decoder_layers=2),
         tokenizer=Tokenizer(kind="bpe", source_size=1100, target_size=2000, sentences=40_000),
         data=Data(
             source="zh",
@@ -46,42 +47,43 @@ def get_config() -> Config:
 
 
 def run(folder: Path, minutes: float) -> None:
-    """Trains into ``folder``, or goes on there, and prints what came of it."""
-    c = get_config()
-    stop = f"{c.train.stop},{minutes:g}m"
-    c = dataclasses.replace(c, train=dataclasses.replace(c.train, stop=stop))
+    """Trains in ``folder``, or resumes there, and prints scores and translations."""
+    experiment = get_config()
+    data = experiment.data
+    stop = f"{experiment.train.stop},{minutes:g}m"
+    train = dataclasses.replace(experiment.train, stop=stop)
     print(f"Training a small Chinese→English Transformer in {folder}, {minutes:g} minutes at most.")
-    outcome = loop.train(c, folder)
+    outcome = loop.train(dataclasses.replace(experiment, train=train), folder)
     if outcome.interrupted:
-        print(f"Stopped at update {outcome.step:,}; `tfm demo --workdir {folder}` goes on.")
+        print(f"Stopped at update {outcome.step:,}; `tfm demo --workdir {folder}` resumes.")
         return
 
     model = translator.load(folder)
-    pairs = corpus.open_corpus(c.data.test, c.data)
+    pairs = corpus.open_corpus(data.test, data)
     sources, references = zip(*(pairs[i] for i in range(len(pairs))), strict=True)
     start = time.perf_counter()
     hypotheses = model.translate(sources)
-    took = duration(time.perf_counter() - start)
+    elapsed = duration(time.perf_counter() - start)
     exact = evaluation.exact_match(hypotheses, references)
-    bleu = evaluation.bleu(hypotheses, references, c.data.target)
-    print(f"\n{len(pairs):,} sentences whose combinations of words it has never seen ({took}):")
-    print(f"  {exact.value:.1f} % translated exactly as the phrasebook does; {bleu}")
-    print("\nSome of them:")
-    for i in range(0, len(pairs), max(1, len(pairs) // _SENTENCES)):
-        wrong = "" if hypotheses[i] == references[i] else f"   (should be: {references[i]})"
+    bleu = evaluation.bleu(hypotheses, references, data.target)
+    print(f"\n{len(pairs):,} test sentences, none of them in the training set ({elapsed}):")
+    print(f"  {exact.value:.1f} % translated exactly as in the phrasebook; {bleu}")
+    print("\nSome translations:")
+    for i in range(0, len(pairs), max(1, len(pairs) // _SHOWN)):
+        wrong = "" if hypotheses[i] == references[i] else f"   (reference: {references[i]})"
         print(f"  {sources[i]}\n    {hypotheses[i]}{wrong}")
     shown = max(range(len(pairs)), key=lambda i: (hypotheses[i] == references[i], len(sources[i])))
-    page = folder / "report.html"
+    page = RunFolder(folder).report
     trace = inspect.trace(model, sources[shown], references[shown])
     page.write_text(inspect.page(trace), encoding="utf-8")
-    print(f"\nEvery step of the way of {sources[shown]} through the model: open {page}")
+    print(f"\nEvery step of the model on {sources[shown]}: open {page}")
     print(
         f"""
-What to type next:
+What to try next:
   echo '{sources[0]}' | tfm translate --model {folder}
   tfm translate --model {folder} --n-best 3 --beam-size 5    # then type Chinese
   tfm inspect '{sources[0]}' --model {folder} -o report.html --language zh
   tfm train experiments/tatoeba_zh_en.py --workdir runs/mine \\
-      --data.train my.zh my.en --data.dev dev.zh dev.en      # your own text, line by line
+      --data.train my.zh my.en --data.dev dev.zh dev.en      # your own parallel text
 """
     )

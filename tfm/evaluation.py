@@ -1,7 +1,7 @@
 """Scores of translations against references, by sacreBLEU, each with its signature.
 
-The signature names the tokenizer, the case, the smoothing and sacreBLEU's version: two scores
-compare only where their signatures agree (Post 2018).
+A signature names tokenizer, case, smoothing and sacreBLEU's version. Only scores with the same
+signature are comparable (Post 2018).
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from tfm.data import languages
+
 
 class Score(NamedTuple):
     """A corpus score.
 
     Attributes:
       value: in [0, 100]; higher is better.
-      signature: how it was computed.
+      signature: how the score was computed.
       name: "BLEU", "chrF" or "exact".
     """
 
@@ -28,37 +30,30 @@ class Score(NamedTuple):
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], language: str) -> Score:
-    """Corpus BLEU (Papineni et al. 2002) of detokenised text, mixed case, one reference each.
+    """Computes corpus BLEU (Papineni et al. 2002) of detokenised, cased text, one reference each.
 
     Args:
-      hypotheses, references: plain sentences, in the same order.
-      language: of both; picks the tokenizer: sacreBLEU's ``zh`` for Chinese, ``char`` for Japanese
-        and Korean (whose own tokenizers need a dictionary), ``13a`` otherwise. A region or script
-        is passed over: "zh-Hans" is "zh".
+      hypotheses, references: sentences as plain text, in the same order.
+      language: code of their language; it selects the tokenizer (see ``languages.Language``).
 
     Raises:
       ValueError: lists that are empty or differ in length.
     """
-    _check(hypotheses, references)
-    metric = BLEU(tokenize=_tokenizer(language))
-    value = metric.corpus_score(list(hypotheses), [list(references)]).score
-    return Score(value, str(metric.get_signature()), "BLEU")
+    metric = BLEU(tokenize=languages.language(language).bleu_tokenizer)
+    return _corpus_score(metric, hypotheses, references, "BLEU")
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    """Corpus chrF2 (Popović 2015): character 6-grams, the same for every language.
+    """Computes corpus chrF2 (Popović 2015): character 6-grams, the same for every language.
 
     Raises:
       ValueError: lists that are empty or differ in length.
     """
-    _check(hypotheses, references)
-    metric = CHRF()
-    value = metric.corpus_score(list(hypotheses), [list(references)]).score
-    return Score(value, str(metric.get_signature()), "chrF")
+    return _corpus_score(CHRF(), hypotheses, references, "chrF")
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    """Per cent of hypotheses equal to their reference, white space at the ends apart.
+    """Computes the percentage of hypotheses that equal their reference, up to outer white space.
 
     Raises:
       ValueError: lists that are empty or differ in length.
@@ -68,9 +63,12 @@ def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     return Score(100 * same / len(references), "strip:yes|case:mixed", "exact")
 
 
-def _tokenizer(language: str) -> str:
-    base = language.lower().replace("_", "-").split("-")[0]
-    return {"zh": "zh", "ja": "char", "ko": "char"}.get(base, "13a")
+def _corpus_score(
+    metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str], name: str
+) -> Score:
+    _check(hypotheses, references)
+    value = metric.corpus_score(list(hypotheses), [list(references)]).score
+    return Score(value, str(metric.get_signature()), name)
 
 
 def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:

@@ -1,11 +1,11 @@
-"""What stands around attention in every layer: norms, dropout, feed-forward, residual."""
+"""The parts of a layer around attention: norms, dropout, feed-forward, residual connection."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from tfm.linear import linear
 from tfm.params import Param, Tree, like, ones, xavier, zeros
 
 Norm = Literal["layer", "rms"]
@@ -47,17 +47,17 @@ def norm(params: Tree, x: jax.Array) -> jax.Array:
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Zeroes each entry with probability ``rate``, scales the rest by 1/(1-rate) (Srivastava 2014).
 
-    The bits are a hash of (key, index): it fuses into its neighbours, where drawing and storing
-    threefry bits took over a third of a training step on the CPU, and it does not depend on how
-    ``x`` is sharded. The same key gives the same mask.
+    The random bits are a hash of (key, index). It fuses with the operations around it, where
+    drawing and storing threefry bits took over a third of a training step on the CPU, and does not
+    depend on how ``x`` is sharded. The same key gives the same mask.
 
     Args:
-      key: ``None`` turns dropout off, as in inference. An array [B] of keys has one for each of B
-        equal parts of the first dimension: the mask of a row then does not depend on the others.
+      key: ``None`` turns dropout off, as in inference. An array [B] of keys has one key for each of
+        B equal parts of the first dimension: a row's mask then does not depend on other rows.
     """
     if key is None or rate == 0.0:
         return x
-    if _several(key):
+    if _is_array_of_keys(key):
         part = (x.shape[0] // len(key), *x.shape[1:])
         bits = jax.vmap(lambda one: _hash_bits(one, part))(key).reshape(x.shape)
     else:
@@ -67,10 +67,10 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 def _hash_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """uint32 bits: an integer hash of the element's index, seeded by both words of the key.
+    """uint32 bits: an integer hash of each element's index, seeded by both words of the key.
 
     The words are mixed with each other first: keys that differ in a single bit (seeds 0 and 1)
-    would otherwise give masks that are nearly each other's opposite.
+    would otherwise give masks that are nearly complements of each other.
     """
     words = jax.random.key_data(key)
     first = _mix(words[0] ^ _mix(words[-1]))
@@ -83,52 +83,27 @@ def _hash_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _mix(x: jax.Array, seed: jax.Array | int = 0) -> jax.Array:
-    """The low-bias mixer of 32 bits found by Wellons' hash-prospector (2018), seeded half-way."""
+    """The low-bias 32-bit mixer found by Wellons' hash-prospector (2018), seeded in the middle."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D) ^ seed
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
 def split(key: jax.Array | None, n: int) -> list[jax.Array | None]:
-    """``n`` keys from one, or from an array of them; ``None`` (no dropout) gives Nones."""
+    """``n`` keys from one, or n arrays of keys from an array; ``None`` (no dropout) gives Nones."""
     if key is None:
         return [None] * n
     one = lambda key: jax.random.split(key, n)  # noqa: E731
-    return list(jax.vmap(one, out_axes=1)(key) if _several(key) else one(key))
+    return list(jax.vmap(one, out_axes=1)(key) if _is_array_of_keys(key) else one(key))
 
 
-def _several(key: jax.Array) -> bool:
-    """Whether it is an array of keys, typed or raw."""
+def _is_array_of_keys(key: jax.Array) -> bool:
+    """Whether ``key`` has a batch axis; keys may be typed or raw."""
     return jax.random.key_data(key).ndim > 1
 
 
-@jax.custom_vjp
-def linear(x: jax.Array, weight_DF: jax.Array) -> jax.Array:
-    """x W over the last axis: [...,D] → [...,F].
-
-    The gradient of W is written as xᵀ dy. JAX's own rule makes (dyᵀ x)ᵀ of it, and XLA on the CPU
-    then sums up the residual stream's gradient again for every transposed copy of dy: a seventh of
-    a training step. The price: reverse mode (``grad``, ``vjp``) only.
-    """
-    return x @ weight_DF
-
-
-def _linear_forward(x: jax.Array, weight_DF: jax.Array) -> tuple[jax.Array, tuple]:
-    return x @ weight_DF, (x, weight_DF)
-
-
-def _linear_backward(kept: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, weight_DF = kept
-    leading = tuple(range(x.ndim - 1))
-    dx = jnp.einsum("...f,df->...d", dy, weight_DF)
-    return dx, jax.lax.dot_general(x, dy, ((leading, leading), ((), ())))
-
-
-linear.defvjp(_linear_forward, _linear_backward)
-
-
 def feed_forward_params(d_model: int, d_ff: int, activation: Activation) -> Tree:
-    """Two matrices with biases; SwiGLU has a gate too and, as in its paper, no biases."""
+    """Two matrices with biases; SwiGLU has a third, the gate, and as in its paper no biases."""
     up = Param((d_model, d_ff), ("embed", "mlp"), xavier())
     down = Param((d_ff, d_model), ("mlp", "embed"), xavier())
     if activation == "swiglu":
@@ -168,7 +143,7 @@ def feed_forward(
 
 
 class DeepNorm(NamedTuple):
-    """How much a shortcut weighs, and how small the sublayers' weights start."""
+    """DeepNorm's constants: the weight of the shortcut, and the scale of initial weights."""
 
     alpha: float
     beta: float
@@ -184,32 +159,31 @@ def deepnorm(encoder_layers: int, decoder_layers: int) -> dict[str, DeepNorm]:
     }
 
 
-def residual(
-    norm_weights: Tree,
+def pre_norm(params: Tree, x_BTD: jax.Array, placement: Placement) -> jax.Array:
+    """The input of a sublayer: norm(x) if ``placement`` is pre, else x."""
+    return norm(params, x_BTD) if placement == "pre" else x_BTD
+
+
+def add_norm(
+    params: Tree,
     x_BTD: jax.Array,
-    sublayer: Callable[[jax.Array], tuple[jax.Array, Any]],
+    y_BTD: jax.Array,
     placement: Placement,
     *,
     alpha: float = 1.0,
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
-) -> tuple[jax.Array, Any]:
-    """A sublayer with its norm and its shortcut.
+) -> jax.Array:
+    """The residual connection around a sublayer f, whose output y = f(``pre_norm``(x)) it adds.
 
-    post: norm(x + f(x)) (Vaswani 2017, §3.1); pre: x + f(norm(x)) (Xiong 2020), which trains
-    without a long warm-up and needs one more norm at the end of the stack; deepnorm:
-    norm(α x + f(x)) (Wang 2022), post-norm for stacks of any depth.
+    pre: x + y (Xiong 2020), which trains without a long warm-up and needs one more norm at the end
+    of the stack; post: norm(x + y) (Vaswani 2017, §3.1); deepnorm: norm(α x + y) (Wang 2022),
+    post-norm for stacks of any depth. Dropout acts on y.
 
     Args:
+      params: of the sublayer's norm.
       alpha: of deepnorm.
-      sublayer: f, returning its output and whatever else the caller wants back (keys and values
-        for a cache, say).
-
-    Returns:
-      The new x [B,T,D], and what f returned besides.
     """
-    pre = placement == "pre"
-    y_BTD, aux = sublayer(norm(norm_weights, x_BTD) if pre else x_BTD)
     shortcut_BTD = alpha * x_BTD if placement == "deepnorm" else x_BTD
     x_BTD = shortcut_BTD + dropout(y_BTD, dropout_rate, key)
-    return (x_BTD if pre else norm(norm_weights, x_BTD)), aux
+    return x_BTD if placement == "pre" else norm(params, x_BTD)

@@ -1,4 +1,4 @@
-"""Who may attend to whom. Masks are bool, True = may attend, and broadcast to [B,N,T,S]."""
+"""Which keys a query may attend to: bool masks, True = may attend, that broadcast to [B,N,T,S]."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def padding(valid_BS: jax.Array) -> jax.Array:
 
 
 def causal(queries: int, keys: int | None = None, offset: int = 0) -> jax.Array:
-    """Hides the future: query t sees keys up to t + offset.
+    """Hides later keys: query t sees keys up to t + offset.
 
     The decoder's mask (Vaswani 2017, §3.2.3); for 4 positions, 1 = may attend::
 
@@ -34,7 +34,7 @@ def causal(queries: int, keys: int | None = None, offset: int = 0) -> jax.Array:
 
 
 def window(queries: int, keys: int, width: int, offset: int = 0) -> jax.Array:
-    """Hides what is far: query t sees keys t + offset - width to t + offset + width.
+    """Hides distant keys: query t sees keys t + offset - width to t + offset + width.
 
     For 5 positions and width 1::
 

@@ -1,7 +1,8 @@
-"""Parameters: declared as data, then initialised, counted, stacked and shown by one tree_map each.
+"""Parameters, declared as data: shape, logical axes and initializer of each in one place.
 
-A function that needs weights has a twin that declares them as a nested dict of ``Param``. The
-parameters themselves are the same nested dict with arrays for leaves; no framework owns them.
+A function that needs weights has a counterpart that declares them, as a nested dict of ``Param``.
+The parameters themselves are the same nested dict with arrays as leaves. Initialising, counting,
+stacking and listing them is one tree_map each.
 """
 
 import math
@@ -20,11 +21,11 @@ Tree = Any  # a nested dict whose leaves are Param, arrays or ShapeDtypeStructs
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter: its shape, the logical name of each axis, and how it starts.
+    """One parameter: its shape, the logical name of each axis, and its initializer.
 
     Attributes:
       shape: sizes.
-      axes: one logical name a dimension ("embed", "heads", ...); sharding rules read them.
+      axes: a logical name for each dimension ("embed", "heads", ...), for the sharding rules.
       init: ``init(key, shape, dtype) -> array``.
     """
 
@@ -41,7 +42,7 @@ def xavier(inputs: int | Sequence[int] = 0, outputs: int | Sequence[int] = -1) -
     """Uniform with variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, eq. 16).
 
     Args:
-      inputs, outputs: the axes of the weight that are summed over, and those that remain.
+      inputs, outputs: the axes that a product with the weight sums over, and those that remain.
     """
     return initializers.variance_scaling(1.0, "fan_avg", "uniform", inputs, outputs)
 
@@ -57,17 +58,17 @@ def is_param(x: Any) -> bool:
 
 
 def _map(f: Callable[[str, Param], Any], declaration: Tree) -> Tree:
-    """tree_map over a declaration; ``f`` gets the leaf's path ("encoder/layers/q") and the leaf."""
+    """tree_map over a declaration of ``f(path, param)``; a path is like "encoder/layers/q"."""
     return jax.tree_util.tree_map_with_path(
         lambda path, p: f("/".join(k.key for k in path), p), declaration, is_leaf=is_param
     )
 
 
 def init(key: jax.Array, declaration: Tree, dtype: Any = jnp.float32) -> Tree:
-    """Draws the parameters.
+    """Initial values of all parameters.
 
-    Each leaf's key is ``key`` folded with its path, so adding or removing a parameter leaves the
-    others as they were.
+    Each leaf's key is ``key`` with its path folded in, so adding or removing a parameter does not
+    change the initial values of the others.
     """
 
     def draw(path: str, p: Param) -> jax.Array:
@@ -77,7 +78,7 @@ def init(key: jax.Array, declaration: Tree, dtype: Any = jnp.float32) -> Tree:
 
 
 def abstract(declaration: Tree, dtype: Any = jnp.float32) -> Tree:
-    """Shapes and dtypes without memory, for ``jax.eval_shape``, lowering and restoring."""
+    """Shapes and dtypes without arrays, for ``jax.eval_shape``, lowering and restoring."""
     return _map(lambda _, p: jax.ShapeDtypeStruct(p.shape, dtype), declaration)
 
 
@@ -87,9 +88,9 @@ def axes(declaration: Tree) -> Tree:
 
 
 def stack(declaration: Tree, layers: int) -> Tree:
-    """The declaration of ``layers`` equal blocks, stacked on a new first axis "layers".
+    """The declaration of ``layers`` equal layers, stacked on a new first axis "layers".
 
-    Every layer draws from its own key, so layer i starts the same whatever the depth.
+    Every layer has its own key, so layer i has the same initial values at any depth.
     """
 
     def stacked(p: Param) -> Param:
@@ -103,23 +104,23 @@ def stack(declaration: Tree, layers: int) -> Tree:
 
 
 def unstack(tree: Tree, layers: int) -> list[Tree]:
-    """The inverse of ``stack`` for arrays: a list of one tree a layer."""
+    """The inverse of ``stack`` for arrays: a list with one tree for each layer."""
     return [jax.tree.map(lambda x: x[i], tree) for i in range(layers)]  # noqa: B023
 
 
 def like(weight: jax.Array, x: jax.Array) -> jax.Array:
-    """A bias or scale in the dtype of ``x``, repeated over its leading axes: [D] → [...,D]."""
+    """A bias or scale in the dtype of ``x``, broadcast to its shape: [D] → [...,D]."""
     return jnp.broadcast_to(weight.astype(x.dtype), x.shape)
 
 
 def count(declaration: Tree) -> int:
-    """Number of scalars."""
+    """The number of scalars."""
     leaves = jax.tree.leaves(declaration, is_leaf=is_param)
     return sum(math.prod(p.shape) for p in leaves)
 
 
 def table(declaration: Tree) -> str:
-    """A line a parameter: path, shape, logical axes, count; then the total."""
+    """One line for each parameter: path, shape, logical axes, count; then the total."""
     rows = []
     _map(
         lambda path, p: rows.append(

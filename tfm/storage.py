@@ -1,4 +1,4 @@
-"""The files of a run, on a local disk or in a bucket: named, written and grown in one way each."""
+"""Files on a local disk or in a bucket: paths, atomic writes, appending, kinds of errors."""
 
 import errno
 import importlib.util
@@ -11,18 +11,18 @@ from typing import Literal
 
 from etils import epath
 
-Trouble = Literal["full", "passing", "lasting"]
+ErrorKind = Literal["full", "transient", "permanent"]
 
 _log = logging.getLogger(__name__)
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_PASSING = {
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TRANSIENT_ERRNOS = {
     errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT,
     errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH,
 }  # fmt: skip
-_PASSING_HTTP = {408, 429, 500, 502, 503, 504}
-_PASSING_STATUS = re.compile("(ABORTED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|UNAVAILABLE)\\b")
+_TRANSIENT_HTTP = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_STATUS = re.compile("(ABORTED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|UNAVAILABLE)\\b")
 
 
 def path(name: str | os.PathLike) -> epath.Path:
@@ -35,114 +35,115 @@ def path(name: str | os.PathLike) -> epath.Path:
     scheme, mark, _ = text.partition("://")
     if mark and scheme != "gs":
         raise ValueError(
-            f"{text}: checkpoints can be kept in gs:// buckets only; mount another kind as a folder"
+            f"{text}: only local paths and gs:// buckets are supported; mount other storage as a "
+            "local folder"
         )
     if mark and importlib.util.find_spec("gcsfs") is None:
         raise ValueError(f"{text}: buckets need more packages: pip install 'tfm[bucket]'")
     return epath.Path(name).expanduser()
 
 
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file that is either whole or absent, even if the process is killed.
+def write_atomically(path: str | os.PathLike, content: bytes | bytearray) -> None:
+    """Writes a file completely or not at all, even if the process is killed.
 
     Raises:
-      OSError: it cannot be written; the message names the file.
+      OSError: the file cannot be written; the message names it.
     """
-    path = epath.Path(path)
-    if _in_bucket(path):  # an object comes into being when it is whole
+    target = epath.Path(path)
+    if _in_bucket(target):  # an object appears only when its upload is complete
         try:
-            path.write_bytes(content)
-        except Exception as error:  # of whatever client
+            target.write_bytes(content)
+        except Exception as error:  # each client library has its own
             raise OSError(f"{path}: {reason(error)}") from error
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp makes private files; a cache may be shared.
-        os.replace(temporary, path)
+        os.chmod(temporary, 0o644)  # mkstemp makes private files; others may read a cache
+        os.replace(temporary, target)
     except BaseException as error:
         os.unlink(temporary)
-        if isinstance(error, OSError):  # a full disk does not say which file was too much
+        if isinstance(error, OSError):  # the error of a full disk names no file
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
-class Growing:
-    """A file to which is added, such as a log.
+class AppendFile:
+    """A file that is appended to, such as a log.
 
-    What cannot be written, on a full disk say, is reported once and kept for the next ``flush``:
-    a run does not die of its log. A bucket's objects cannot grow: there all of it is written anew,
-    at most every ``pause`` seconds and when closed.
+    A failed write, on a full disk say, is reported once and its content kept for the next
+    ``flush``, so that a run does not end because of its log. Objects in a bucket cannot be appended
+    to: there the whole file is written again, at most every ``pause`` seconds and when closed.
     """
 
     def __init__(self, path: str | os.PathLike, pause: float = 60.0) -> None:
-        """Opens the file, made if absent, to add to what it holds."""
+        """Opens the file for appending; it is created if absent."""
         self._path, self._pause, self._failing = epath.Path(path), pause, False
-        self._waiting, self._written = bytearray(), time.monotonic()
+        self._unwritten, self._last_write = bytearray(), time.monotonic()
         self._file = None
         if _in_bucket(self._path):
-            self._all = bytearray(self._path.read_bytes() if self._path.exists() else b"")
+            self._written = bytearray(self._path.read_bytes() if self._path.exists() else b"")
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
 
     def write(self, content: str | bytes) -> None:
-        """Adds text (as UTF-8) or bytes, to be written by the next ``flush``."""
-        self._waiting += content.encode() if isinstance(content, str) else content
+        """Buffers text (as UTF-8) or bytes until the next ``flush``."""
+        self._unwritten += content.encode() if isinstance(content, str) else content
 
     def flush(self, now: bool = False) -> None:
-        """Writes what was added; in a bucket only once in a while, unless ``now``."""
-        if now or self._file or time.monotonic() - self._written >= self._pause:
+        """Writes what is buffered; in a bucket only every ``pause`` seconds, unless ``now``."""
+        if now or self._file or time.monotonic() - self._last_write >= self._pause:
             self._write()
 
     def close(self) -> None:
-        """Writes what was added, and ends."""
+        """Writes what is buffered and closes the file."""
         self._write()
         if self._file:
             self._file.close()
 
     def _write(self) -> None:
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
         try:
             if self._file:
-                while self._waiting:
-                    del self._waiting[: self._file.write(self._waiting)]
-            elif self._waiting:
-                self._path.write_bytes(bytes(self._all + self._waiting))
-                self._all += self._waiting
-                self._waiting.clear()
-        except Exception as error:  # from whatever storage
+                while self._unwritten:
+                    del self._unwritten[: self._file.write(self._unwritten)]
+            elif self._unwritten:
+                self._path.write_bytes(bytes(self._written + self._unwritten))
+                self._written += self._unwritten
+                self._unwritten.clear()
+        except Exception as error:  # each storage has its own
             failing, self._failing = self._failing, True
-            if not failing:  # the warning may come back here, if this is the log
+            if not failing:  # the warning itself is written here where this file is the log
                 _log.warning(f"{self._path}: not written for now: {error}")
         else:
             self._failing = False
 
 
-def trouble(error: BaseException) -> Trouble:
-    """What an error of storage calls for: "full" room, "passing" patience, "lasting" a person.
+def error_kind(error: BaseException) -> ErrorKind:
+    """Whether a storage error means a full disk, may go away when retried, or is permanent.
 
-    Full are a disk, a quota and a limit on file size. Passing are input/output errors, time-outs,
-    lost connections, and what a server answers when it has too much to do (HTTP 408, 429, 5xx).
+    Full: no space left, a quota or a limit on file size. Transient: input/output errors, time-outs,
+    lost connections, and a server's answers under load (HTTP 408, 429, 5xx).
     """
     code = _system_code(error)
-    if code in _FULL:
+    if code in _FULL_ERRNOS:
         return "full"
     answers = (error, getattr(error, "response", None))
     http = {getattr(a, name, None) for a in answers for name in ("code", "status", "status_code")}
-    passing = (
-        code in _PASSING
+    transient = (
+        code in _TRANSIENT_ERRNOS
         or isinstance(error, ConnectionError | TimeoutError)
-        or any(isinstance(answer, int) and answer in _PASSING_HTTP for answer in http)
-        or _PASSING_STATUS.match(str(error))
+        or any(isinstance(answer, int) and answer in _TRANSIENT_HTTP for answer in http)
+        or _TRANSIENT_STATUS.match(str(error))
     )
-    return "passing" if passing else "lasting"
+    return "transient" if transient else "permanent"
 
 
 def reason(error: BaseException) -> str:
-    """An error in a few words: of a system error only what the system says."""
+    """A short description of an error; for a system error, the system's message alone."""
     code = _system_code(error)
     text = os.strerror(code) if code else f"{type(error).__name__}: {error}"
     text = " ".join(text.split())
@@ -150,7 +151,7 @@ def reason(error: BaseException) -> str:
 
 
 def _system_code(error: BaseException) -> int | None:
-    """The errno; tensorstore puts it among other notes of the message."""
+    """The errno, if any; tensorstore writes it into its message, among other notes."""
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return int(code[1])
     return error.errno if isinstance(error, OSError) else None

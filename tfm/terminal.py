@@ -1,4 +1,4 @@
-"""What a person sees while things run: log lines and progress bars, both on stderr."""
+"""Log lines and progress bars, both on stderr, and measured time."""
 
 import functools
 import logging
@@ -21,12 +21,12 @@ _DATE = "%Y-%m-%d %H:%M:%S"
 
 @functools.cache
 def console() -> Console:
-    """The one console, on stderr: stdout is for translations."""
+    """The only console, on stderr: stdout is for results."""
     return Console(stderr=True)
 
 
 def start_logging(level: int = logging.INFO) -> None:
-    """Sends tfm's log to stderr, in colour on a terminal; other packages' from warnings up."""
+    """Logs to stderr, in colour on a terminal; of other packages only warnings and errors."""
     if console().is_terminal:
         handler: logging.Handler = RichHandler(console=console(), show_path=False, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -35,26 +35,26 @@ def start_logging(level: int = logging.INFO) -> None:
         handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("tfm").setLevel(level)
-    # tfds and orbax warn about the normal; of an error they print every step of its way up to us.
+    # tfds and orbax warn about normal events, and log a traceback of errors that we report.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    # Of many reads or writes that fail together one is raised; the others cannot be.
+    # When many reads or writes fail together, one error is raised; the others are unraisable.
     sys.unraisablehook = lambda unraisable: _log.debug("%s", unraisable.exc_value)
 
 
-def speak_for(process: int, processes: int) -> None:
-    """Of several processes the first one logs; the others warn only, and say which one warns."""
+def limit_log_to_primary(process: int, processes: int) -> None:
+    """Of several processes, all but process 0 log warnings and errors only, with their number."""
     if process == 0:
         return
-    name = f"process {process} of {processes}: %(message)s"
+    message = f"process {process} of {processes}: %(message)s"
     for handler in logging.getLogger().handlers:
         rich = isinstance(handler, RichHandler)
-        text = name if rich else _FORMAT.replace("%(message)s", name)
+        text = message if rich else _FORMAT.replace("%(message)s", message)
         handler.setFormatter(logging.Formatter(text, _DATE))
     logging.getLogger("tfm").setLevel(logging.WARNING)
 
 
-class _ToFile(logging.StreamHandler):
-    """Closes its file too, as ``logging.shutdown`` asks it to when a process has to end at once."""
+class _FileHandler(logging.StreamHandler):
+    """Closes its file too: ``logging.shutdown`` calls ``close`` when a process ends abruptly."""
 
     def close(self) -> None:
         self.stream.close()
@@ -63,13 +63,13 @@ class _ToFile(logging.StreamHandler):
 
 @contextmanager
 def log_to_file(path: str | os.PathLike) -> Iterator[None]:
-    """Appends tfm's log, from infos up, to a file too, while the block runs."""
-    handler = _ToFile(storage.Growing(path))
+    """While the block runs, also appends tfm's log, from level INFO, to a file."""
+    handler = _FileHandler(storage.AppendFile(path))
     handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
     logger = logging.getLogger("tfm")
     level = logger.level
     logger.addHandler(handler)
-    if not logger.isEnabledFor(logging.INFO):  # nobody called ``start_logging``
+    if not logger.isEnabledFor(logging.INFO):  # ``start_logging`` was not called
         logger.setLevel(logging.INFO)
     try:
         yield
@@ -80,7 +80,7 @@ def log_to_file(path: str | os.PathLike) -> Iterator[None]:
 
 
 class Bar:
-    """A progress bar on a terminal, nothing elsewhere; it shows a share and a short text."""
+    """A progress bar with a short text on a terminal; elsewhere it shows nothing."""
 
     def __init__(self, title: str, shown: bool = True) -> None:
         self._progress = Progress(
@@ -102,9 +102,9 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, share: float, text: str = "") -> None:
-        """Moves the bar to ``share`` in [0, 1]."""
-        self._progress.update(self._task, completed=min(share, 1.0), text=text)
+    def show(self, fraction: float, text: str = "") -> None:
+        """Moves the bar to ``fraction`` in [0, 1]."""
+        self._progress.update(self._task, completed=min(fraction, 1.0), text=text)
 
 
 def duration(seconds: float) -> str:
@@ -117,14 +117,14 @@ def duration(seconds: float) -> str:
 
 
 class Stopwatch:
-    """Seconds since the start, with pauses left out."""
+    """Elapsed seconds, pauses excluded."""
 
-    def __init__(self, already: float = 0.0) -> None:
-        self._start = time.monotonic() - already
+    def __init__(self, elapsed: float = 0.0) -> None:
+        self._start = time.monotonic() - elapsed
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Seconds elapsed so far."""
         return time.monotonic() - self._start
 
     @contextmanager
@@ -138,10 +138,10 @@ class Stopwatch:
 
 
 def use_huge_pages() -> None:
-    """Starts this program over, once, with huge pages for large arrays, where glibc can do that.
+    """Restarts this program, once, with huge pages for large arrays, where glibc supports them.
 
-    XLA asks malloc for hundreds of megabytes in every step; with pages of 4 KiB a CPU spends a
-    fifth of a training step on filling them in. glibc reads the setting at the start only.
+    XLA allocates hundreds of megabytes in every step; with pages of 4 KiB a CPU spends a fifth of a
+    training step on page faults. glibc reads the setting only when a process starts.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"

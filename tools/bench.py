@@ -1,28 +1,27 @@
-"""tfm against its peers, in one run on one machine, as ratios.
+"""Measures tfm against its peers, in one run on one machine, as ratios.
 
-    python tools/bench.py train     # nn.Transformer, eager and compiled; JoeyNMT if named
-    python tools/bench.py decode    # Hugging Face Marian; CTranslate2 if installed
-    python tools/bench.py data      # the packed stream against what a training step eats
+    python tools/bench.py train     # nn.Transformer, eager and compiled; or JoeyNMT
+    python tools/bench.py decode    # Hugging Face Marian, and CTranslate2 if installed
+    python tools/bench.py data      # the packed data stream against the update that consumes it
     python tools/bench.py word2vec --text FILE ... --similarity FILE ...   # gensim
     python tools/bench.py align --source FILE ... --target FILE ...        # gensim and SciPy
     python tools/bench.py scaling   # tfm alone: 1, 2, 4, 8 devices along each axis of the mesh
 
-Needs the extra "bench", but for the last. The sides run in turns, so that a slow spell of the
-machine hits them all; compare only within one run. Compile time is apart. ``--json FILE`` keeps
-everything. On Linux all sides have huge pages, as the ``tfm`` command has.
+All but data and scaling need the extra "bench". The sides run in turns, so that a slow phase of the
+machine affects them all; compare only numbers of one run. Compile time is reported apart. ``--json
+FILE`` writes all results. On Linux all sides use huge pages, as the ``tfm`` command does.
 """
 
 import importlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-# The peers need their part of a GPU's memory. Read when JAX starts.
+# JAX reads this when it starts: it must leave GPU memory to the peers.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
@@ -30,12 +29,10 @@ import numpy as np
 import tyro
 from peers import joeynmt as joey
 from peers import loop, measure, ours, scaling, shapes
-from peers.measure import Row, Side
+from peers.measure import Maker, Row
 from peers.shapes import Shape
 
 from tfm import terminal
-from tfm.data import corpus
-from tfm.training.setup import open_data, resolve
 from tfm.word2vec import analysis
 from tfm.word2vec.model import Config
 
@@ -53,24 +50,24 @@ def train(
     updates: int = 60,
     json: Path | None = None,
 ) -> None:
-    """Training updates: nn.Transformer on two synthetic shapes, or JoeyNMT on real text.
+    """Training updates, against nn.Transformer on two synthetic shapes or JoeyNMT on real text.
 
     Args:
         only: Measure only the shape of this width (256 or 512).
-        rounds: Turns each side has.
-        repeats: Updates in a turn.
-        everywhere: Dropout also on attention weights and inside the feed-forward, on both sides,
-            as nn.Transformer has it; by default where Vaswani 2017 has it, on both sides.
-        compiled: Whether to run torch.compile too, which takes minutes to compile.
-        joeynmt: Python of an environment with JoeyNMT 2.3; measures it instead, on --corpus.
+        rounds: Turns of each side.
+        repeats: Updates per turn.
+        everywhere: On both sides, apply dropout to attention weights and inside the feed-forward
+            too, as nn.Transformer does by default; otherwise only where Vaswani 2017 does.
+        compiled: Measure torch.compile too, which takes minutes to compile.
+        joeynmt: Python interpreter with JoeyNMT 2.3, to measure it on --corpus instead.
         corpus: Source, target, dev source and dev target files, plain or .gz, for JoeyNMT.
-        updates: Updates of a JoeyNMT turn.
-        json: Where to keep the results.
+        updates: Updates per turn with JoeyNMT.
+        json: File to write the results to.
     """
     if (joeynmt is None) != (corpus is None):
         raise ValueError("train: --joeynmt and --corpus go together")
-    if joeynmt is not None:
-        rows = _against_joeynmt(joeynmt, corpus, rounds, updates)
+    if joeynmt is not None and corpus is not None:
+        rows = joey.compare(joeynmt, corpus, rounds, updates)
     else:
         rows = []
         for shape in _chosen(shapes.TRAIN, only):
@@ -81,13 +78,13 @@ def train(
 def decode(
     only: int | None = None, rounds: int = 5, repeats: int = 2, json: Path | None = None
 ) -> None:
-    """Beam search with 24 forced tokens, batch 64, against Marian and, if there, CTranslate2.
+    """Beam search of exactly 24 tokens, batch 64, against Marian and, if installed, CTranslate2.
 
     Args:
         only: Measure only the model of this width (256 or 512).
-        rounds: Turns each side has.
-        repeats: Batches in a turn.
-        json: Where to keep the results.
+        rounds: Turns of each side.
+        repeats: Batches per turn.
+        json: File to write the results to.
     """
     marian = _peer("marian")
     if not marian.has_ctranslate2():
@@ -119,30 +116,21 @@ def data(
     steps: int = 20,
     json: Path | None = None,
 ) -> None:
-    """The packed stream's speed, density and memory, against what the small model's update eats.
+    """The packed stream's speed, density and memory, against the small model's update.
 
     Args:
         train: Two files, one TSV file, tfds:NAME or phrasebook:SPLIT.
-        pieces: Vocabulary of each language.
-        sentences: Of each that the vocabularies are trained on.
+        pieces: Vocabulary size of each language.
+        sentences: Sentences that each vocabulary is trained on.
         rows: Packed rows in a batch.
-        batches: How many to read.
+        batches: How many batches to read.
         steps: Updates to time.
-        json: Where to keep the results.
+        json: File to write the results to.
     """
-    c = loop.configuration(train, pieces, rows)
-    c = replace(c, tokenizer=replace(c.tokenizer, sentences=sentences))
-    with tempfile.TemporaryDirectory() as folder:
-        opened = open_data(c, Path(folder))
-    c = resolve(c, opened)
-    streamed = loop.stream_speed(c, opened, batches)
-    step, compile_seconds = loop.step_speed(c, opened, steps)
-    work = f"{' '.join(train)}, {rows} rows of {c.data.source_length}/{c.data.target_length}"
-    details = streamed._asdict()
-    speeds = {"packed stream": [details.pop("target_tokens")], "update, d=256 3+3": [step]}
-    stream_row, step_row = measure.from_speeds(work, speeds)
-    step_row = replace(step_row, compile_seconds=compile_seconds)
-    measure.report([replace(stream_row, details=details), step_row], json)
+    experiment = loop.configuration(train, pieces, rows)
+    tokenizer = replace(experiment.tokenizer, sentences=sentences)
+    experiment = replace(experiment, tokenizer=tokenizer)
+    measure.report(loop.compare_stream(experiment, batches, steps), json)
 
 
 def word2vec(
@@ -157,20 +145,20 @@ def word2vec(
     """Word vectors, 100 wide, window 5, 5 negatives, against gensim: speed and Spearman.
 
     Args:
-        text: Sentences, a line each, plain or .gz.
+        text: Text with one sentence per line, plain or .gz.
         similarity: Tables of two words and a score, such as SimLex-999 and WordSim-353.
-        methods: Which of the two.
-        seeds: A turn of both sides each; scores are means over them.
+        methods: Training methods.
+        seeds: Each is one turn of both sides; scores are means over them.
         epochs: Passes over the text.
         workers: Threads of gensim.
-        json: Where to keep the results.
+        json: File to write the results to.
     """
     words = _peer("gensim_words")
     pairs = {path.name: analysis.read_pairs(words.lines(path)) for path in similarity}
     rows = []
     for method in methods:
-        c = Config(method=method, epochs=epochs)
-        rows += words.compare(c, text, seeds, pairs, workers)
+        config = Config(method=method, epochs=epochs)
+        rows += words.compare(config, text, seeds, pairs, workers)
     measure.report(rows, json)
 
 
@@ -185,23 +173,23 @@ def align(
     workers: int = 2,
     json: Path | None = None,
 ) -> None:
-    """Two languages' spaces united, against gensim's vectors and SciPy: precision, no speed.
+    """Word vectors of two languages, aligned, against gensim's vectors and SciPy: precision only.
 
     Args:
-        source: Sentences, a line each, plain or .gz.
-        target: Their translations, line by line.
-        source_tokenizer: Cuts the source; words if not given.
-        target_tokenizer: The same of the target.
-        method: Of the word vectors, 100 wide.
-        seeds: A turn of both sides each; scores are means over them.
+        source: Text with one sentence per line, plain or .gz.
+        target: Its translation, line by line.
+        source_tokenizer: Tokenizer of the source; by default words.
+        target_tokenizer: The same for the target.
+        method: Training method of the word vectors, 100 wide.
+        seeds: Each is one turn of both sides; scores are means over them.
         epochs: Passes over the text.
         workers: Threads of gensim.
-        json: Where to keep the results.
+        json: File to write the results to.
     """
     languages = _peer("languages")
     texts = languages.read(source, source_tokenizer), languages.read(target, target_tokenizer)
-    c = Config(method=method, epochs=epochs)
-    measure.report(languages.compare(c, *texts, seeds, workers), json)
+    config = Config(method=method, epochs=epochs)
+    measure.report(languages.compare(config, *texts, seeds, workers), json)
 
 
 def scale(
@@ -215,17 +203,17 @@ def scale(
 ) -> None:
     """The update on more and more devices: a table for every axis of the mesh.
 
-    On a CPU the devices are fake and share its cores: the ratio is what cutting an update into
-    parts costs, not a speed-up. GPUs and TPUs are real.
+    A CPU is split into fake devices that share its cores: the ratio shows the cost of sharding, not
+    a speed-up.
 
     Args:
-        axes: Which axes of the mesh, each alone.
-        growths: strong: the same batch on all; weak: the same work for each.
-        devices: How many, the first to compare the others with.
-        shape: Sizes of the model and of one batch, or of one device's share of it.
-        rounds: Turns each side has.
-        repeats: Updates in a turn.
-        json: Where to keep the results.
+        axes: Axes of the mesh, each measured alone.
+        growths: strong: the same batch on all meshes; weak: the same work on each device.
+        devices: Numbers of devices; the others are compared with the first.
+        shape: Sizes of the model and of the batch, of one device's share of it if weak.
+        rounds: Turns of each side.
+        repeats: Updates per turn.
+        json: File to write the results to.
     """
     rows = []
     for growth in growths:
@@ -237,7 +225,7 @@ def scale(
 def _training(
     shape: Shape, rounds: int, repeats: int, inner_dropout: float, compiled: bool
 ) -> list[Row]:
-    """tfm and nn.Transformer on one shape."""
+    """The updates of tfm and of nn.Transformer on one shape."""
     torch_transformer = _peer("torch_transformer")
     batch = shapes.random_batch(shape)
     torch_side = partial(torch_transformer.training, shape, batch, inner_dropout)
@@ -249,28 +237,8 @@ def _training(
     return measure.compare(work, [*sides, *_matrix_products()], rounds, repeats)
 
 
-def _against_joeynmt(
-    python: Path, files: tuple[str, str, str, str], rounds: int, updates: int
-) -> list[Row]:
-    """The training loops of both on the same text and vocabularies, in turns."""
-    c = loop.configuration(files[:2], pieces=4000, rows=32)
-    log_every = max(1, updates // 6)
-    peer = f"JoeyNMT {joey.version(python)}"
-    speeds: dict[str, list[float]] = {"tfm": [], peer: []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        opened = open_data(c, folder)
-        dev = joey.write_text(corpus.open_corpus(files[2:], c.data), folder, "dev")
-        text = joey.write_text(opened.pairs, folder, "train")
-        settings = joey.write_config(folder, text, dev, opened.tokenizers, updates, log_every)
-        for _ in range(rounds):
-            speeds["tfm"] += loop.loop_speeds(c, updates, log_every)
-            speeds[peer] += joey.tokens_per_second(python, settings)
-    return measure.from_speeds("whole training loop on real text, d=256 3+3 ff=1024 V=4000", speeds)
-
-
-def _matrix_products() -> list[Callable[[], Side]]:
-    """What each framework reaches when it does nothing but multiply matrices."""
+def _matrix_products() -> list[Maker]:
+    """Sides that only multiply matrices, for the rate that each framework can reach."""
     sizes = (2048, 1024, 1024) if jax.default_backend() == "cpu" else (4096, 4096, 4096)
     torch_transformer = _peer("torch_transformer")
     return [partial(side.matrix_product, *sizes) for side in (ours, torch_transformer)]
@@ -280,12 +248,12 @@ def _chosen(all_shapes: Sequence[Shape], width: int | None) -> list[Shape]:
     chosen = [shape for shape in all_shapes if width in (None, shape.width)]
     if not chosen:
         widths = " and ".join(str(shape.width) for shape in all_shapes)
-        raise ValueError(f"--only {width}: there are {widths}")
+        raise ValueError(f"--only {width}: the shapes have the widths {widths}")
     return chosen
 
 
 def _peer(name: str) -> Any:
-    """A module of ``peers`` that needs PyTorch or gensim, imported when it is wanted."""
+    """A module of ``peers`` that needs PyTorch or gensim, imported only when it is used."""
     try:
         return importlib.import_module(f"peers.{name}")
     except ModuleNotFoundError as error:
@@ -295,7 +263,7 @@ def _peer(name: str) -> Any:
 
 
 def main() -> int:
-    """Runs the subcommand that the command line names."""
+    """Runs the subcommand given on the command line."""
     terminal.use_huge_pages()
     terminal.start_logging()
     commands: dict[str, Callable[..., None]] = {

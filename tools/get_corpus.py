@@ -1,9 +1,9 @@
-"""Builds a real Chinese-English corpus on any machine that reaches PyPI.
+"""Builds a real Chinese-English corpus on any machine with access to PyPI.
 
     python tools/get_corpus.py homeassistant --out data/homeassistant
 
-The texts are those of Home Assistant's user interface (Apache-2.0), translated by its community:
-some ten thousand short pairs. They come as ``{train,dev,test}.{zh,en}.gz``, split by component.
+The sentences are the texts of Home Assistant's user interface (Apache-2.0) and the translations of
+its community: about ten thousand short pairs, written to ``{train,dev,test}.{zh,en}.gz``.
 """
 
 import gzip
@@ -21,11 +21,11 @@ from typing import Any
 
 import tyro
 
-Pair = tuple[str, str]  # Chinese, English.
+Pair = tuple[str, str]  # (Chinese, English)
 
 
 def homeassistant(out: Path, version: str = "2024.3.3") -> None:
-    """Pairs ``en.json`` with ``zh-Hans.json`` of every component, by key.
+    """Pairs the texts of ``en.json`` and ``zh-Hans.json`` of every component, key by key.
 
     Args:
       out: folder to write to.
@@ -42,14 +42,14 @@ def homeassistant(out: Path, version: str = "2024.3.3") -> None:
     for name, pairs in splits.items():
         for column, language in enumerate(("zh", "en")):
             text = "".join(pair[column] + "\n" for pair in pairs)
-            # No time stamp: the same text gives the same file.
+            # Without a time stamp the same text gives the same file.
             (out / f"{name}.{language}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     print(", ".join(f"{name} {len(pairs):,}" for name, pairs in splits.items()), f"pairs in {out}")
     print("dropped:", ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()))
 
 
 def read_components(wheel: Path) -> dict[str, list[Pair]]:
-    """The translated texts of each component, in the order of their keys."""
+    """The pairs of each component, in the order of their keys."""
     components = {}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -64,7 +64,7 @@ def read_components(wheel: Path) -> dict[str, list[Pair]]:
 
 
 def leaves(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (key path, text on one line) of every text in a tree."""
+    """Yields (key path, text on one line) for every text in a tree."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{path}/{key}")
@@ -75,19 +75,19 @@ def leaves(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
 def clean_and_split(
     components: dict[str, list[Pair]],
 ) -> tuple[dict[str, list[Pair]], Counter[str]]:
-    """Drops what is no translation, and gives every component to one split.
+    """Drops pairs that are not translations, and assigns every component to one split.
 
-    Dev and test lose what also stands in train, on either side: a sentence of theirs is new.
+    A pair of dev or test is dropped if either of its texts also occurs in a split before it.
 
     Returns:
-      Pairs of each split, and how many were dropped for each reason.
+      The pairs of each split, and how many were dropped for each reason.
     """
     dropped: Counter[str] = Counter()
     splits: dict[str, dict[Pair, None]] = {"train": {}, "dev": {}, "test": {}}
     for component, pairs in components.items():
         split = splits[split_of(component)]
         for pair in pairs:
-            if reason := "repeated" if pair in split else fault(*pair):
+            if reason := "repeated" if pair in split else defect(*pair):
                 dropped[reason] += 1
             else:
                 split[pair] = None
@@ -101,21 +101,23 @@ def clean_and_split(
 
 
 def split_of(component: str) -> str:
-    """A tenth of the components for dev, a tenth for test; the same ones for ever."""
+    """The split of a component, by the hash of its name: a tenth to dev, a tenth to test."""
     digit = hashlib.sha256(component.encode()).digest()[0] % 10
     return {0: "dev", 1: "test"}.get(digit, "train")
 
 
-def fault(chinese: str, english: str) -> str:
-    """Why a pair is no translation; "" if it is one."""
+def defect(chinese: str, english: str) -> str:
+    """Why a pair is not a translation; "" if it is one."""
     if not chinese or not english:
         return "empty"
     if chinese == english:
         return "untranslated"
     if not re.search(r"[\u4e00-\u9fff]", chinese):
         return "without Chinese"
-    places = (sorted(re.findall(r"\{[^{}]*\}", text)) for text in (chinese, english))
-    return "" if next(places) == next(places) else "with other placeholders"
+    in_chinese, in_english = (
+        sorted(re.findall(r"\{[^{}]*\}", text)) for text in (chinese, english)
+    )
+    return "" if in_chinese == in_english else "with other placeholders"
 
 
 if __name__ == "__main__":

@@ -10,18 +10,19 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 #
-# One training run on GPU nodes under Slurm, one process a GPU. Once, on a disk that all nodes see:
+# One training run on GPU nodes under Slurm, one process per GPU. Install once, on a disk that all
+# nodes share:
 #   python3 -m venv .venv && .venv/bin/pip install -e '.[cuda]'
-# then, in that folder (options of sbatch stand before the script and win over those above):
+# then, in that folder (options of sbatch go before the script and override those above):
 #   sbatch --nodes=4 tools/slurm_train.sh experiments/wmt19_zh_en.py --workdir /shared/runs/wmt19
 #
-# Five minutes before the time is up Slurm sends SIGTERM to every process (--signal): tfm saves and
-# ends with 143, and the job goes back into the queue, where the same command resumes. A job whose
-# node died, or that was preempted, is put back by Slurm itself (--requeue). A cancelled job and one
-# that failed stay down. JAX finds its coordinator from Slurm's variables.
+# Five minutes before the time limit Slurm sends SIGTERM to every process (--signal): tfm saves a
+# checkpoint and exits with 143, this script requeues the job, and the same command resumes. Slurm
+# itself requeues a job that was preempted or whose node failed (--requeue). A job that failed or
+# was cancelled is not requeued. JAX finds its coordinator from Slurm's environment variables.
 set -euo pipefail
 
-saved=143 # the exit code of a tfm that was told to stop, saved, and can go on
+saved=143 # tfm's exit code after SIGTERM: it has saved a checkpoint and can resume
 
 if [[ -z ${SLURM_JOB_ID-} || $# -eq 0 ]]; then
   echo "usage: sbatch [options of sbatch] $0 EXPERIMENT --workdir FOLDER [options of tfm train]" >&2
@@ -33,11 +34,11 @@ if [[ ! -x $tfm ]]; then
   exit 1
 fi
 
-# When one process ends the others get time to notice, say so and end by themselves.
+# If one process ends, the others get time to notice, report it and exit by themselves.
 code=0
 srun --kill-on-bad-exit=0 --wait=300 "$tfm" train "$@" || code=$?
 if [[ $code == "$saved" && $(squeue -h -j "$SLURM_JOB_ID" -o %T) == RUNNING ]]; then
-  echo "saved; job $SLURM_JOB_ID goes back into the queue" >&2
+  echo "checkpoint saved; requeuing job $SLURM_JOB_ID" >&2
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tfm import positions
+from tfm import layers
 from tfm.attention.additive import additive, additive_scores
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -30,7 +30,7 @@ def test_additive_equals_the_loop(rng):
     mask[0, 2] = False
     expected = loop(q, k, v, weight, mask, bias)
     arrays = (jnp.asarray(x, jnp.float32) for x in (q, k, v, weight))
-    got, looks = jax.jit(
+    got, weights = jax.jit(
         lambda *x: additive(
             *x,
             mask=jnp.asarray(mask)[:, None],
@@ -40,20 +40,49 @@ def test_additive_equals_the_loop(rng):
     )(*arrays)
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
     np.testing.assert_allclose(
-        looks.sum(-1), np.broadcast_to(mask.any(-1)[:, None], (B, N, T)), atol=1e-6
+        weights.sum(-1), np.broadcast_to(mask.any(-1)[:, None], (B, N, T)), atol=1e-6
     )
 
 
-def test_a_scale_multiplies_scores_and_a_relative_scheme_is_refused(rng):
+@pytest.fixture
+def arrays(rng):
     shapes = ((B, T, N, H), (B, S, K, H), (B, S, K, H), (N, H))
-    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
-    scores = additive_scores(*(x.swapaxes(1, 2) for x in arrays[:2]), arrays[3])
-    _, weights = additive(*arrays, scale=0.3, return_weights=True)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def test_its_vector_scales_the_scores(arrays):
+    """There is no ``scale``: a multiple of w multiplies every score."""
+    q, k, v, weight = arrays
+    scores = additive_scores(q.swapaxes(1, 2), k.swapaxes(1, 2), weight)
+    _, weights = additive(q, k, v, 0.3 * weight, return_weights=True)
     np.testing.assert_allclose(weights, jax.nn.softmax(0.3 * scores), atol=1e-6)
-    np.testing.assert_array_equal(additive(*arrays, scale=None), additive(*arrays))
-    scheme = positions.Relative(scores=lambda q, k: 0.0)
-    with pytest.raises(ValueError, match=r"additive attention takes no relative: .* as bias"):
-        additive(*arrays, relative=scheme)
+
+
+def test_a_soft_cap_keeps_scores_and_bias_within_it(arrays):
+    q, k, _, weight = arrays
+    bias = jnp.zeros((1, 1, T, S)).at[..., 0].set(100.0)
+    scores = additive_scores(q.swapaxes(1, 2), k.swapaxes(1, 2), weight) + bias
+    _, weights = additive(*arrays, bias=bias, soft_cap=2.0, return_weights=True)
+    expected = jax.nn.softmax(2.0 * jnp.tanh(scores / 2.0))
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+
+
+def test_dropout_needs_a_key_and_is_that_of_attend(arrays):
+    """Weights are returned as they are before dropout; the output is the mean by what is left."""
+    out, weights = additive(*arrays, return_weights=True)
+    np.testing.assert_array_equal(additive(*arrays, dropout_rate=0.5), out)
+    dropped, same = additive(*arrays, dropout_rate=0.5, key=jax.random.key(0), return_weights=True)
+    np.testing.assert_array_equal(same, weights)
+    kept = layers.dropout(weights, 0.5, jax.random.key(0))
+    values = jnp.repeat(arrays[2].swapaxes(1, 2), N // K, axis=1)
+    np.testing.assert_allclose(dropped.swapaxes(1, 2), kept @ values, atol=1e-6)
+    assert np.abs(dropped - out).max() > 0.1
+
+
+def test_its_signature_has_neither_relative_terms_nor_a_scale(arrays):
+    for name in ("relative", "scale"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            additive(*arrays, **{name: None})
 
 
 def test_the_backward_pass_keeps_no_tangent_of_every_pair():

@@ -60,7 +60,7 @@ def test_attend_equals_jax(qkv, rng, N, K):
     q, k, v = qkv(N, K)
     mask = (
         jnp.asarray(rng.random((B, 1, T, S)) < 0.6).at[..., 0].set(True)
-    )  # see trap 3: no empty row
+    )  # no empty row: jax.nn gives non-zero output there
     bias = jnp.asarray(rng.normal(size=(B, N, T, S)), jnp.float32)
     theirs = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask)
     np.testing.assert_allclose(attention.attend(q, k, v, bias=bias, mask=mask), theirs, atol=2e-6)
@@ -146,7 +146,7 @@ def test_low_precision_input_keeps_float32_softmax(qkv):
     np.testing.assert_allclose(out.astype(jnp.float32), expected, atol=2e-2)
 
 
-def test_dropout_falls_on_the_weights(qkv):
+def test_dropout_acts_on_the_weights(qkv):
     """With one-hot values the output is the dropped weights themselves."""
     q, k, _ = qkv(4, 4)
     q, k = jnp.tile(q, (40, 1, 1, 1)), jnp.tile(k, (40, 1, 1, 1))
@@ -187,9 +187,11 @@ def test_multi_head_equals_numpy(rng, draw, K, bias):
 
     kv = attention.keys_values(weights, jnp.asarray(memory, jnp.float32))
     x = jnp.asarray(x, jnp.float32)
-    got, looks = attention.multi_head(weights, x, kv, mask=jnp.asarray(mask), return_weights=True)
+    got, got_weights = attention.multi_head(
+        weights, x, kv, mask=jnp.asarray(mask), return_weights=True
+    )
     np.testing.assert_allclose(got, expected, atol=5e-6)
-    np.testing.assert_allclose(looks, expected_weights, atol=2e-6)
+    np.testing.assert_allclose(got_weights, expected_weights, atol=2e-6)
     alone = attention.multi_head(weights, x, kv, mask=jnp.asarray(mask))
     np.testing.assert_array_equal(alone, got)
 
@@ -202,7 +204,7 @@ def test_self_attention_without_positions_does_not_know_order(rng, draw):
     np.testing.assert_allclose(run(x)[:, order], run(x[:, order]), atol=2e-6)
 
 
-def test_declared_projections_start_at_the_scale_of_their_whole_matrix():
+def test_declared_projections_are_initialised_at_the_scale_of_their_whole_matrix():
     """Heads are slices of one D×(N·H) matrix: its fans count, not a head's."""
     declared = attention.attention_params(64, 8, 2, 8, True)
     weights = params.init(jax.random.key(0), declared)

@@ -24,27 +24,27 @@ SEGMENTS = jnp.array([[1, 1, 1, 1, 1, 2, 2, 2, 3, 0, 0], [1] * 9 + [0] * 2])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("window", [1, 2, 3, 4, 11, 50])
 def test_blocks_give_what_a_dense_mask_gives(rng, qkv, window, causal):
-    """With a bias and a query-dependent term, which know only a block's distances."""
+    """With a bias and relative terms, which are given the distances of a block only."""
     mask = masks.segment(SEGMENTS, SEGMENTS) & masks.window(T, T, window)
     if causal:
         mask &= masks.causal(T)
     vectors = {n: jnp.asarray(rng.normal(size=(5, H)), jnp.float32) for n in ("keys", "values")}
 
-    def settings(distances):
+    def terms(distances):
         return {
             "bias": positions.alibi_bias(distances, N),
-            "relative": positions.shaw(vectors, distances),
+            "relative": positions.Shaw(clip=2).relative(vectors, distances),
             "soft_cap": 3.0,
         }
 
-    expected = attend(*qkv, mask=mask, **settings(positions.side_by_side(T, T)))
+    expected = attend(*qkv, mask=mask, **terms(positions.consecutive(T, T)))
     got = jax.jit(
         lambda *x: local(
             *x,
             window=window,
             segments_BT=SEGMENTS,
             causal=causal,
-            **settings(block_distances(T, window, causal)),
+            **terms(block_distances(T, window, causal)),
         )
     )(*qkv)
     np.testing.assert_allclose(got, expected, atol=3e-6)
@@ -76,12 +76,26 @@ def test_cost_grows_with_the_length_and_not_with_its_square(causal):
     assert np.all(np.divide(cost(attend, 1024), cost(attend, 512)) > 3.5)
 
 
-def test_what_it_cannot_take_is_refused_with_what_to_pass_instead(qkv):
-    with pytest.raises(ValueError, match="local attention takes no mask: pass segments_BT"):
-        local(*qkv, window=3, mask=jnp.ones((1, 1, 1, 1), bool))
-    with pytest.raises(ValueError, match=r"no return_weights: .* attend with masks\.window"):
-        local(*qkv, window=3, return_weights=True)
+def test_its_signature_has_neither_a_mask_nor_weights_to_return(qkv):
+    """A mask is given as segments, window and causality; the weights are those of blocks."""
+    for name in ("mask", "return_weights"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            local(*qkv, window=3, **{name: None})
+
+
+def test_it_takes_scale_and_dropout_as_attend_does(qkv):
+    """One block holds the whole row: its scores are those of ``attend``, with empty neighbours."""
+    mask = masks.segment(SEGMENTS, SEGMENTS)
+    expected = attend(*qkv, mask=mask, scale=0.3)
+    got = local(*qkv, window=T, segments_BT=SEGMENTS, scale=0.3)
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+    drop = lambda key: local(*qkv, window=2, dropout_rate=0.5, key=key)  # noqa: E731
+    np.testing.assert_array_equal(drop(None), local(*qkv, window=2))
+    np.testing.assert_array_equal(drop(jax.random.key(0)), drop(jax.random.key(0)))
+    assert np.abs(drop(jax.random.key(0)) - drop(jax.random.key(1))).max() > 0.1
+
+
+def test_queries_and_keys_of_different_number_are_an_error(qkv):
     q, k, v = qkv
-    with pytest.raises(ValueError, match=r"queries and \d+ keys: take attend"):
+    with pytest.raises(ValueError, match="10 queries and 11 keys: use attend between two"):
         local(q[:, :-1], k, v, window=3)
-    np.testing.assert_array_equal(local(*qkv, window=3, mask=None), local(*qkv, window=3))

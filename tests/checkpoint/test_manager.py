@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tfm import checkpoint
-from tfm.checkpoint.manager import Checkpoints
+from tfm.checkpoint import CheckpointManager
 
 
 def make_state(step, width=64):
@@ -49,14 +49,14 @@ def position(step):
 
 
 def write(folder, *steps):
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         for step in steps:
             checkpoints.save(step, make_state(step), position(step))
 
 
 def restored_step(folder):
-    """The step that is picked; its content must be that of the step."""
-    with Checkpoints(folder) as checkpoints:
+    """The step that is restored, after checking its content."""
+    with CheckpointManager(folder) as checkpoints:
         step, state, where = checkpoints.restore(abstract(make_state(0)))
     assert_equal(state, make_state(step))
     assert where == position(step)
@@ -75,8 +75,8 @@ def copy(two_steps, tmp_path):
     return shutil.copytree(two_steps, tmp_path / "checkpoints")
 
 
-def test_state_and_position_come_back_bit_for_bit_and_without_a_word(tmp_path, capfd, caplog):
-    with Checkpoints(tmp_path) as checkpoints:
+def test_state_and_position_are_restored_bit_for_bit_and_silently(tmp_path, capfd, caplog):
+    with CheckpointManager(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
         assert checkpoints.restore(abstract(make_state(0))) is None
     write(tmp_path, 3)
@@ -90,10 +90,10 @@ def test_only_the_newest_are_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
 
 
-def test_a_state_donated_right_after_save_is_saved_as_it_was(tmp_path):
+def test_state_donated_right_after_save_is_saved_unchanged(tmp_path):
     change = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
     state = change({"w": jnp.zeros((1024, 1024))})
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(1, state, {})
         for _ in range(5):
             state = change(state)
@@ -102,8 +102,8 @@ def test_a_state_donated_right_after_save_is_saved_as_it_was(tmp_path):
     assert np.all(state["w"] == 6)
 
 
-def test_the_same_step_is_saved_once_and_none_before_it(copy):
-    with Checkpoints(copy) as checkpoints:
+def test_a_step_is_saved_once_and_no_earlier_step_after_it(copy):
+    with CheckpointManager(copy) as checkpoints:
         checkpoints.save(20, make_state(99), {})
         with pytest.raises(ValueError, match="cannot save step 15 after step 20; resume from it"):
             checkpoints.save(15, make_state(15), {})
@@ -137,23 +137,23 @@ DAMAGES = (truncate, empty, flip_in_the_middle, os.unlink)
 
 @pytest.mark.parametrize("choose", [data_file, manifest_file])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_one_is_reported_in_one_line_and_the_one_before_used(
+def test_damaged_newest_checkpoint_is_reported_in_one_line_and_its_predecessor_used(
     copy, choose, damage, caplog, capfd
 ):
     damage(choose(copy / "20"))
     assert restored_step(copy) == 10
     (message,) = caplog.messages
     assert message.startswith(f"checkpoint {copy / '20'} is damaged (")
-    assert message.endswith("going on from step 10 instead; it is now damaged-20")
+    assert message.endswith("resuming from step 10 instead; it is now damaged-20")
     assert capfd.readouterr().err == ""
-    # The step is free again, and the next start has nothing to complain of.
+    # The step can be saved again, and the next start reports nothing.
     write(copy, 20)
     assert restored_step(copy) == 20
     assert len(caplog.messages) == 1
 
 
 @pytest.mark.slow
-def test_whatever_file_is_damaged_no_wrong_state_is_ever_read(two_steps, tmp_path):
+def test_whatever_file_is_damaged_no_wrong_state_is_restored(two_steps, tmp_path):
     files = [f.relative_to(two_steps) for f in (two_steps / "20").rglob("*") if f.is_file()]
     assert len(files) > 5
     for i, (file, damage) in enumerate(itertools.product(files, DAMAGES)):
@@ -163,24 +163,24 @@ def test_whatever_file_is_damaged_no_wrong_state_is_ever_read(two_steps, tmp_pat
         assert restored_step(folder) in (10, 20)
 
 
-def test_a_bit_that_flips_where_nothing_else_looks_is_found(tmp_path, caplog):
-    # Random bits do not compress: zstd keeps them as they are, and orbax reads any other as well.
+def test_flipped_bit_that_only_the_manifest_detects(tmp_path, caplog):
+    # Random bits do not compress: zstd stores them as they are, and orbax reads changed ones too.
     noise = {"w": jax.random.bits(jax.random.key(0), (65536,), jnp.uint32)}
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(1, noise, {})
         checkpoints.save(2, noise, {})
         checkpoints.wait()
         flip_in_the_middle(data_file(tmp_path / "2"))
         step, _, _ = checkpoints.restore(abstract(noise))
     assert step == 1
-    assert "the data of w fail their checksum" in caplog.text
+    assert "the checksum of w is wrong" in caplog.text
 
 
-def test_no_readable_checkpoint_is_an_error_and_no_new_start(copy):
+def test_no_readable_checkpoint_is_an_error_rather_than_a_fresh_start(copy):
     empty(data_file(copy / "10"))
     empty(manifest_file(copy / "20"))
     with (
-        Checkpoints(copy) as checkpoints,
+        CheckpointManager(copy) as checkpoints,
         pytest.raises(ValueError, match=r"none can be read \(20: .*; 10: .*\); move the folder"),
     ):
         checkpoints.restore(abstract(make_state(0)))
@@ -205,25 +205,25 @@ def test_no_readable_checkpoint_is_an_error_and_no_new_start(copy):
         (lambda s: s.pop("flag"), r"flag: the checkpoint has bool\[2\], the config nothing"),
     ],
 )
-def test_another_model_is_refused_with_the_path(copy, change, message):
+def test_another_model_is_refused_with_the_parameter(copy, change, message):
     state = make_state(0)
     change(state)
     with (
-        Checkpoints(copy) as checkpoints,
+        CheckpointManager(copy) as checkpoints,
         pytest.raises(ValueError, match=f"20 and the config disagree at {message}"),
     ):
         checkpoints.restore(abstract(state))
     assert restored_step(copy) == 20
 
 
-def test_arrays_go_where_the_abstract_state_says(tmp_path):
+def test_arrays_have_the_sharding_of_the_abstract_state(tmp_path):
     def placed(shape, names):
         mesh = jax.make_mesh(shape, names, (AxisType.Auto,) * len(names))
         return NamedSharding(mesh, P(*names))
 
     eight, four_by_two = placed((8,), ("data",)), placed((4, 2), ("data", "tensor"))
     w = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(1, {"w": jax.device_put(w, eight)}, {})
         for sharding in (eight, four_by_two):
             wanted = {"w": jax.ShapeDtypeStruct(w.shape, w.dtype, sharding=sharding)}
@@ -234,9 +234,9 @@ def test_arrays_go_where_the_abstract_state_says(tmp_path):
     assert state["w"].devices() == {jax.local_devices()[0]}
 
 
-def test_weights_load_as_numpy_without_knowing_them(tmp_path):
+def test_load_gives_numpy_arrays_of_any_structure(tmp_path):
     weights = make_state(0)["params"]
-    with Checkpoints(tmp_path / "best", keep=1) as best:
+    with CheckpointManager(tmp_path / "best", keep=1) as best:
         best.save(1, make_state(1)["params"], {"bleu": 12.5})
         best.save(2, weights, {"bleu": 13.5})
     step, got, info = checkpoint.load(tmp_path / "best")
@@ -245,22 +245,22 @@ def test_weights_load_as_numpy_without_knowing_them(tmp_path):
     assert_equal(got, jax.tree.map(np.asarray, weights))
 
 
-def test_load_says_what_is_missing_or_damaged(tmp_path, caplog):
+def test_load_reports_missing_and_damaged_checkpoints(tmp_path, caplog):
     with pytest.raises(FileNotFoundError, match="none: no such folder"):
         checkpoint.load(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="no checkpoint there"):
         checkpoint.load(tmp_path)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, {"w": jnp.arange(step)}, {})
     truncate(manifest_file(tmp_path / "2"))
     assert checkpoint.load(tmp_path)[0] == 1
     assert "2 is damaged" in caplog.text
-    assert (tmp_path / "2").exists()  # reading changes nothing
+    assert (tmp_path / "2").exists()  # load changes nothing
 
 
 def run_python(code, *arguments, disk=None):
-    """Starts Python; ``disk`` is where it finds a disk of its own, of one megabyte."""
+    """Starts Python, with a disk of one megabyte mounted at ``disk`` if given."""
     code = textwrap.dedent(code)
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
@@ -279,15 +279,15 @@ def run_python(code, *arguments, disk=None):
     )
 
 
-def test_a_full_disk_is_one_clear_error_and_the_newest_good_one_stays(tmp_path):
+def test_full_disk_is_one_clear_error_and_the_checkpoint_before_stays(tmp_path):
     # A limit on file size fails a write in the kernel, as a full disk does.
     process = run_python(
         """
         import resource, signal, sys
-        from tests.test_checkpoint import make_state, position
-        from tfm.checkpoint.manager import Checkpoints
+        from tests.checkpoint.test_manager import make_state, position
+        from tfm.checkpoint import CheckpointManager
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        with Checkpoints(sys.argv[1], keep=1) as checkpoints:
+        with CheckpointManager(sys.argv[1], keep=1) as checkpoints:
             checkpoints.save(1, make_state(1), position(1))
             checkpoints.wait()
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
@@ -311,11 +311,11 @@ def test_a_full_disk_is_one_clear_error_and_the_newest_good_one_stays(tmp_path):
     assert restored_step(tmp_path) == 3
 
 
-SAVE_FOR_EVER = """
+SAVE_FOREVER = """
     import sys
-    from tests.test_checkpoint import abstract, make_state, position
-    from tfm.checkpoint.manager import Checkpoints
-    checkpoints = Checkpoints(sys.argv[1])
+    from tests.checkpoint.test_manager import abstract, make_state, position
+    from tfm.checkpoint import CheckpointManager
+    checkpoints = CheckpointManager(sys.argv[1])
     found = checkpoints.restore(abstract(make_state(0)))
     step = found[0] if found else 0
     print("from", step, flush=True)
@@ -327,11 +327,11 @@ SAVE_FOR_EVER = """
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path, kills):
+def test_kill_9_at_any_moment_leaves_an_intact_checkpoint(tmp_path, kills):
     moments = random.Random(kills)
     reached = 0
     for _ in range(kills):
-        process = run_python(SAVE_FOR_EVER, tmp_path)
+        process = run_python(SAVE_FOREVER, tmp_path)
         start = int(process.stdout.readline().split()[1])
         assert start >= reached
         for _ in range(2):
@@ -342,20 +342,20 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path, kills):
         assert not errors
         reached = restored_step(tmp_path)
         started = int((output.split() or [start + 2])[-1])
-        # Saves are one at a time: what was reported before the last report is on disk.
+        # One save at a time: all but the last that was reported are on disk.
         assert started - 1 <= reached <= started + 1
     write(tmp_path, reached + 1)
     left = {p.name for p in tmp_path.iterdir()}
-    assert left == {str(reached), str(reached + 1)}, "leftovers of half-made checkpoints"
+    assert left == {str(reached), str(reached + 1)}, "leftovers of unfinished checkpoints"
 
 
-def test_a_full_disk_is_gone_on_with_where_the_config_says_so(tmp_path):
+def test_full_disk_is_skipped_if_configured(tmp_path):
     process = run_python(
         """
         import os, sys
-        from tests.test_checkpoint import make_state, position
-        from tfm.checkpoint.manager import Checkpoints
-        with Checkpoints(sys.argv[1], on_full_disk="go_on") as checkpoints:
+        from tests.checkpoint.test_manager import make_state, position
+        from tfm.checkpoint import CheckpointManager
+        with CheckpointManager(sys.argv[1], on_full_disk="go_on") as checkpoints:
             assert checkpoints.save(1, make_state(1), position(1), wait=True)
             with open(sys.argv[2], "wb", buffering=0) as filler:
                 try:
@@ -366,7 +366,7 @@ def test_a_full_disk_is_gone_on_with_where_the_config_says_so(tmp_path):
             assert not checkpoints.save(2, make_state(2, 4096), position(2), wait=True)
             checkpoints.save(3, make_state(3, 4096), position(3))
             checkpoints.wait()
-            assert not checkpoints.failed()  # reported; the next save is soon enough
+            assert not checkpoints.needs_retry()  # skipped, so not retried before the next save
             assert checkpoints.latest() == 1
             os.unlink(sys.argv[2])
             assert checkpoints.save(4, make_state(4), position(4), wait=True)
@@ -381,11 +381,11 @@ def test_a_full_disk_is_gone_on_with_where_the_config_says_so(tmp_path):
     warnings = [line for line in errors.splitlines() if "saving failed" in line]
     assert len(warnings) == 2
     for line in warnings:
-        assert "saving failed (No space left on device); the newest one is step 1; going" in line
+        assert "saving failed (No space left on device); the newest one is step 1; training" in line
 
 
 class Faulty:
-    """Stands for an orbax manager whose storage fails a number of times."""
+    """An orbax manager whose storage fails a number of times."""
 
     def __init__(self, manager, failures, error, where):
         self._manager, self._left, self._error, self._where = manager, failures, error, where
@@ -411,21 +411,19 @@ TIMEOUT = ValueError("DEADLINE_EXCEEDED: Error writing x")
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """The pauses that are made, none of which takes any time."""
+    """Records pauses instead of making them."""
     made = []
     monkeypatch.setattr(time, "sleep", made.append)
     return made
 
 
-def faulty(folder, failures, error=TIMEOUT, where="wait_until_finished", **patience):
-    checkpoints = Checkpoints(folder, **patience)
+def faulty(folder, failures, error=TIMEOUT, where="wait_until_finished", **retries):
+    checkpoints = CheckpointManager(folder, **retries)
     checkpoints._manager = Faulty(checkpoints._manager, failures, error, where)
     return checkpoints
 
 
-def test_what_fails_for_a_moment_is_tried_again_with_longer_and_longer_pauses(
-    tmp_path, caplog, pauses
-):
+def test_transient_errors_are_retried_with_growing_pauses(tmp_path, caplog, pauses):
     with faulty(tmp_path, 3, pause=0.5) as checkpoints:
         assert checkpoints.save(7, make_state(7), position(7), wait=True)
     assert pauses == [0.5, 1.0, 2.0]
@@ -436,13 +434,13 @@ def test_what_fails_for_a_moment_is_tried_again_with_longer_and_longer_pauses(
     assert restored_step(tmp_path) == 7
 
 
-def test_what_fails_in_the_background_is_made_up_for_by_a_newer_state(tmp_path, caplog, pauses):
+def test_failed_background_save_is_replaced_by_a_newer_state(tmp_path, caplog, pauses):
     with faulty(tmp_path, 1) as checkpoints:
         checkpoints.save(7, make_state(7), position(7))
         while checkpoints._manager.is_saving_in_progress():
             pass
-        assert checkpoints.failed()
-        assert not checkpoints.failed()  # told once
+        assert checkpoints.needs_retry()
+        assert not checkpoints.needs_retry()  # reported once
         checkpoints.save(8, make_state(8), position(8))
     assert len(caplog.messages) == len(pauses) == 1
     assert restored_step(tmp_path) == 8
@@ -451,7 +449,9 @@ def test_what_fails_in_the_background_is_made_up_for_by_a_newer_state(tmp_path, 
 @pytest.mark.parametrize(
     ("failures", "error", "tried"), [(9, TIMEOUT, 3), (1, PermissionError(13, "denied"), 1)]
 )
-def test_too_many_failures_and_lasting_ones_are_an_error(tmp_path, pauses, failures, error, tried):
+def test_permanent_and_too_many_transient_errors_are_raised(
+    tmp_path, pauses, failures, error, tried
+):
     write(tmp_path, 1)
     checkpoints = faulty(tmp_path, failures, error, tries=3)
     with pytest.raises(OSError, match=r"saving failed \(.*\); the newest one is step 1"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -192,6 +193,43 @@ def test_help_names_every_command(command):
         code, about, _ = command(name, "--help")
         assert code == 0 and (b"--" in about)
     assert command()[0] == 2
+
+
+def test_version(command):
+    code, out, _ = command("--version")
+    assert code == 0
+    assert out.decode() == f"tfm {tfm.__version__}, jax {jax.__version__}\n"
+
+
+def complete(script, *words):
+    """What bash offers for the last of ``words``."""
+    program = (
+        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n'
+        "_tyro_tfm; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(
+        ["bash", "-c", program, "bash", script, *words], capture_output=True, text=True, timeout=60
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("before", [(), ("translate",)])
+def test_bash_completes_commands_options_and_choices(command, tmp_path, before):
+    script = tmp_path / "tfm.bash"
+    code, _, err = command(*before, "--tyro-write-completion", "bash", script)
+    assert code == 0, err
+    assert complete(script, "tfm", "tr") == ["train", "translate"]
+    assert "--beam-size" in complete(script, "tfm", "translate", "--b")
+    assert complete(script, "tfm", "embed", "neigh") == ["neighbours"]
+    assert complete(script, "tfm", "embed", "train", "--wid") == ["--width"]
+    assert "cosine" in complete(script, "tfm", "train", "x.py", "--optimizer.schedule", "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_for_other_shells(command, shell):
+    code, out, err = command("--tyro-print-completion", shell)
+    assert code == 0, err
+    assert b"translate" in out and b"--beam-size" in out
 
 
 def test_a_reader_that_has_had_enough_ends_it_quietly(tiny_run):

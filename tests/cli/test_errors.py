@@ -1,4 +1,4 @@
-"""What a person reads when the input is wrong: one line that says what and where."""
+"""Wrong input ends with one line that says what is wrong and where."""
 
 import contextlib
 import json
@@ -11,26 +11,27 @@ import pytest
 import tiny
 
 from tfm import config
+from tfm.positions import Learned
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture
 def experiment(tmp_path, tiny_run):
-    """``experiment(**changes)``: writes an experiment file, on the corpora of the tiny run."""
+    """``experiment(**changes)`` writes an experiment file with the corpora of the tiny run."""
     kept = config.read(tiny_run / "config.json")
 
     def write(**changes):
-        c = tiny.change(kept, model={"source_vocab": 0, "target_vocab": 0})
-        return tiny.experiment(tmp_path, tiny.change(c, **changes))
+        unresolved = tiny.change(kept, model={"source_vocab": 0, "target_vocab": 0})
+        return tiny.experiment(tmp_path, tiny.change(unresolved, **changes))
 
     return write
 
 
 @pytest.fixture
 def fails(command, tmp_path):
-    """``fails(...)``: the command ends with exit code 1, nothing on stdout, and one line that is
-    returned. A run's folder holds at most its log.
+    """``fails(...)`` runs a command that must end with exit code 1, nothing on stdout and one error
+    line, which is returned.
     """
 
     def run(*arguments, stdin=b""):
@@ -48,17 +49,17 @@ def fails(command, tmp_path):
 
 @contextlib.contextmanager
 def full_disk(at):
-    """Files cannot grow beyond ``at`` bytes: writing fails in the kernel, as on a full disk."""
+    """Files cannot grow beyond ``at`` bytes: the kernel refuses, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at, limits[1]))
-    kept_from = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # else half a program is
+    min_seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # no half-written programs
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", kept_from)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", min_seconds)
         signal.signal(signal.SIGXFSZ, handler)
 
 
@@ -76,7 +77,7 @@ def test_unknown_key_on_the_command_line(command, experiment, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_key_in_a_kept_config(fails, tiny_run, tmp_path):
+def test_unknown_key_in_the_config_of_a_run(fails, tiny_run, tmp_path):
     shutil.copytree(tiny_run / "tokenizers", tmp_path / "tokenizers")
     path = tmp_path / "config.json"
     settings = json.loads((tiny_run / "config.json").read_text())
@@ -114,8 +115,8 @@ def test_text_that_is_not_utf_8(fails, experiment, tiny_run, tmp_path):
 def test_missing_files(fails, experiment, tiny_run, tmp_path):
     nowhere = tmp_path / "nowhere"
     for name in ("train", "dev"):
-        there = experiment(data={name: (str(nowhere), str(nowhere))})
-        assert train(fails, there, tmp_path / "run") == f"corpus {nowhere}: no such file"
+        path = experiment(data={name: (str(nowhere), str(nowhere))})
+        assert train(fails, path, tmp_path / "run") == f"corpus {nowhere}: no such file"
     message = fails("train", nowhere, "--workdir", tmp_path / "run")
     assert message == f"experiment {nowhere}: no such file"
     assert str(nowhere) in fails("translate", "--model", tiny_run, "--input", nowhere)
@@ -126,7 +127,7 @@ def test_missing_files(fails, experiment, tiny_run, tmp_path):
     assert not nowhere.exists()
 
 
-def test_an_experiment_without_a_config(fails, tmp_path):
+def test_experiment_without_get_config(fails, tmp_path):
     path = tmp_path / "experiment.py"
     path.write_text("a = 1\n")
     assert fails("train", path, "--workdir", tmp_path) == (
@@ -134,7 +135,7 @@ def test_an_experiment_without_a_config(fails, tmp_path):
     )
 
 
-def test_a_vocabulary_that_is_not_the_kept_one(fails, experiment, tiny_run, tmp_path):
+def test_vocabulary_other_than_the_saved_one(fails, experiment, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     message = train(fails, experiment(tokenizer={"kind": "bpe"}), run)
     where = f"tokenizer {run}/tokenizers/source.model: "
@@ -157,38 +158,38 @@ def test_no_pair_that_fits(fails, experiment, tmp_path):
     assert message.startswith("none of 600 pairs fits rows of 32/2 tokens; raise data.")
 
 
-def test_a_loss_that_is_not_finite(fails, experiment, tmp_path, monkeypatch):
-    there = experiment(
+def test_loss_that_is_not_finite(fails, experiment, tmp_path, monkeypatch):
+    path = experiment(
         optimizer={"learning_rate": 1e30, "clip": 0.0}, train={"stop": "50u", "bad_steps": 3}
     )
-    message = train(fails, there, tmp_path / "run")
+    message = train(fails, path, tmp_path / "run")
     assert "3 updates in a row, up to " in message
     assert "had no finite loss or gradient: lower optimizer.learning_rate" in message
     assert "there is no checkpoint" in message
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-def test_settings_that_do_not_fit_together(fails, experiment, tmp_path):
-    there = experiment(train={"accumulate": 3})
-    message = train(fails, there, tmp_path / "run")
+def test_contradictory_settings(fails, experiment, tmp_path):
+    path = experiment(train={"accumulate": 3})
+    message = train(fails, path, tmp_path / "run")
     assert "data.rows 8: not a multiple of 3" in message
     assert "train.accumulate 3" in message
-    there = experiment(model={"tie": "all"}, tokenizer={"coverage": 0.9})
-    assert train(fails, there, tmp_path / "two")
-    there = experiment(model={"positions": "learned", "max_length": 31})
-    message = train(fails, there, tmp_path / "three")
-    assert message.startswith("model.max_length 31: rows hold up to 32 tokens a sentence; raise it")
+    path = experiment(model={"tie": "all"}, tokenizer={"coverage": 0.9})
+    assert train(fails, path, tmp_path / "two")
+    path = experiment(model={"positions": Learned(max_length=31)})
+    message = train(fails, path, tmp_path / "three")
+    assert message.startswith("model.positions: max_length 31, but rows hold 32 tokens a sentence")
 
 
-def test_a_model_that_cannot_be_is_refused_before_the_data_is_opened(fails, experiment, tmp_path):
+def test_impossible_model_is_refused_before_the_data_is_opened(fails, experiment, tmp_path):
     nowhere = str(tmp_path / "nowhere")
-    there = experiment(model={"heads": 0}, data={"train": (nowhere, nowhere)})
-    assert train(fails, there, tmp_path / "run") == "heads 0 must be 1 or more"
-    assert fails("check-data", there) == "heads 0 must be 1 or more"
+    path = experiment(model={"heads": 0}, data={"train": (nowhere, nowhere)})
+    assert train(fails, path, tmp_path / "run") == "heads 0 must be 1 or more"
+    assert fails("check-data", path) == "heads 0 must be 1 or more"
     assert not (tmp_path / "run").exists()
 
 
-def test_a_disk_that_fills_up_while_training(fails, experiment, tmp_path):
+def test_full_disk_while_training(fails, experiment, tmp_path):
     run = tmp_path / "run"
     with full_disk(at=40_000):
         message = train(fails, experiment(data={"dev": ()}, train={"stop": "3u"}), run)
@@ -198,16 +199,16 @@ def test_a_disk_that_fills_up_while_training(fails, experiment, tmp_path):
     assert not list((run / "checkpoints").iterdir())
 
 
-def test_a_disk_that_fills_up_while_text_is_converted(fails, experiment, tmp_path):
+def test_full_disk_while_converting_text(fails, experiment, tmp_path):
     cache = tmp_path / "cache"
-    there = experiment(data={"cache_dir": str(cache)})
+    path = experiment(data={"cache_dir": str(cache)})
     with full_disk(at=500):
-        message = train(fails, there, tmp_path / "run")
+        message = train(fails, path, tmp_path / "run")
     assert message.startswith("corpus ") and str(cache) in message and "File too large" in message
     assert not [p for p in cache.rglob("*") if p.is_file()]
 
 
-def test_a_disk_that_fills_up_while_translating(fails, tiny_run, tmp_path):
+def test_full_disk_while_translating(fails, tiny_run, tmp_path):
     out = tmp_path / "out.txt"
     source = tiny.write(tmp_path / "source", ["ab cd"] * 5000)
     with full_disk(at=5000):

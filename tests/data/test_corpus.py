@@ -1,8 +1,9 @@
-"""Corpora: what goes in comes out, what is dropped is counted, what is wrong is said."""
+"""Corpora: text is kept exactly, dropped pairs are counted, errors name file and line."""
 
 import gzip
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tfm import config
-from tfm.data import corpus, text
+from tfm.data import corpus, phrasebook, text
 
 ZH = ["你好，世界！", "我喝茶。", "这是 一本\u2028书。", "😀\u3000好\u0085", "再见。"]
 EN = ["Hello, world!", "I drink tea.", "This is a\x0bbook.", "Good \x1d 😀", "Bye."]
@@ -25,7 +26,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def write(tmp_path):
-    """``write(name, lines or bytes)``: a file, gzipped by its name."""
+    """``write(name, lines or bytes)`` writes a file, gzipped if its name ends in .gz."""
 
     def write(name, content):
         if not isinstance(content, bytes):
@@ -62,7 +63,7 @@ def test_gzip_tsv_and_line_endings_read_alike(write, data):
     assert plain == other == table
 
 
-def test_converted_once_and_known_by_content(write, data, monkeypatch):
+def test_text_is_converted_once_and_identified_by_content(write, data, monkeypatch):
     first = corpus.open_corpus((write("a.zh", ZH), write("a.en", EN)), data)
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "_prepare", lambda builder: pytest.fail("converted again"))
@@ -105,7 +106,7 @@ def test_pickle(write, data):
         ({"a": ["x"], "b": ["x"], "c": ["x"]}, "name two files, one TSV file, tfds:NAME"),
     ],
 )
-def test_errors_say_what_and_where_and_leave_nothing(write, data, files, message):
+def test_errors_name_the_file_and_leave_nothing_behind(write, data, files, message):
     paths = [write(name, lines) for name, lines in files.items()]
     if paths[0].endswith(".gz"):
         Path(paths[0]).write_bytes(Path(paths[0]).read_bytes()[:-9])
@@ -120,7 +121,7 @@ def test_missing_file_is_named(write, data):
 
 
 def test_conversion_streams(write, data):
-    """Lines are read as they are asked for: the reader never holds the file."""
+    """Lines are read one by one; the file is never in memory as a whole."""
     path = Path(write("big", ["line"] * 1000))
     reader = text.lines(path)
     assert next(reader) == b"line"
@@ -130,7 +131,7 @@ def test_conversion_streams(write, data):
 
 
 @pytest.mark.slow
-def test_kill_during_conversion_leaves_no_half_corpus(write, data):
+def test_kill_during_conversion_leaves_no_partial_corpus(write, data):
     paths = (write("a", [f"x {i}" for i in range(60_000)]), write("b", ["y"] * 60_000))
     code = (
         "from tfm import config; from tfm.data import corpus;"
@@ -152,6 +153,27 @@ def test_phrasebook_follows_the_direction():
     assert any("\u4e00" <= letter <= "\u9fff" for letter in there[3][0])
     assert there.__getitems__([1, 0]) == [there[1], there[0]]
     assert pickle.loads(pickle.dumps(there))[2] == there[2]
+
+
+SOURCES = sorted(Path(phrasebook.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("changed", SOURCES, ids=lambda path: path.stem)
+def test_phrasebook_fingerprint_covers_every_source_file(tmp_path, monkeypatch, changed):
+    def fingerprint(name, text=""):
+        copy = shutil.copytree(changed.parent, tmp_path / name)
+        with (copy / changed.name).open("a", encoding="utf-8") as file:
+            file.write(text)
+        monkeypatch.setattr(phrasebook, "__file__", str(copy / "__init__.py"))
+        return corpus.open_corpus(("phrasebook:dev",), config.Data()).fingerprint
+
+    assert fingerprint("same") == fingerprint("again") != fingerprint("other", "# a change\n")
+
+
+def test_phrasebook_sources_are_hashed_once(monkeypatch):
+    first = corpus.open_corpus(("phrasebook:dev",), config.Data()).fingerprint
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("hashed again"))
+    assert corpus.open_corpus(("phrasebook:dev",), config.Data()).fingerprint == first
 
 
 def test_phrasebook_errors(data):
@@ -199,6 +221,11 @@ def test_tfds_by_name_split_and_direction(prepared):
     assert len({part.fingerprint, half.fingerprint}) == 2
 
 
+def test_tfds_languages_are_found_by_another_spelling_of_their_code(prepared):
+    want = corpus.open_corpus((prepared,), config.Data(source="zh", target="en"))
+    assert corpus.open_corpus((prepared,), config.Data(source="zh_CN", target="en-GB")) == want
+
+
 def test_tfds_errors(prepared):
     with pytest.raises(ValueError, match=r"has no 'de'; its features are \['en', 'zh'\]"):
         corpus.open_corpus((prepared,), config.Data(source="de"))
@@ -208,8 +235,8 @@ def test_tfds_errors(prepared):
         corpus.open_corpus(("tfds:no_such_set",), config.Data())
 
 
-def test_tfds_wmt_is_found_and_says_how_to_get_it(monkeypatch):
-    """Found by name without TensorFlow; where it cannot be fetched the message says what to do."""
+def test_tfds_wmt_is_found_and_the_error_says_how_to_get_it(monkeypatch):
+    """It is found without TensorFlow; if it cannot be downloaded, the message says what to do."""
 
     def offline(builder):
         raise ConnectionError("Name or service not known\nand a long trace")

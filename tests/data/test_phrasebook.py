@@ -1,4 +1,4 @@
-"""The phrasebook: what it promises of its corpora, and of the two languages."""
+"""The phrasebook: properties of its corpora, of the two languages, and of the numerals."""
 
 import hashlib
 import itertools
@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from tfm.data.phrasebook import grammar
-from tfm.data.phrasebook import lexicon, numerals
+from tfm.data.phrasebook import grammar, lexicon, numerals
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def test_a_pair_depends_on_its_index_alone(corpora):
 
 
 def test_the_corpora_stay_what_they_are(corpora):
-    """The same on every machine and Python; a change of the grammar has to change this digest."""
+    """The same on every machine and Python; only a change of the grammar changes this digest."""
     text = "\n".join(f"{zh}\t{en}" for zh, en in corpora["test"])
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "573ffaadb676d14c"
 
@@ -94,7 +93,7 @@ def test_every_split_holds_every_frame(drawn):
 
 
 def test_train_shows_every_word_the_others_use(drawn, corpora):
-    """Every filler in the same frame (but for single-slot frames), and so every English word."""
+    """Each filler occurs in the same frame (unless it has one slot), and so each English word."""
     shown = {
         (frame.number, slot, filler)
         for frame, fillers in drawn["train"]
@@ -112,12 +111,12 @@ def test_train_shows_every_word_the_others_use(drawn, corpora):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 65, 1000])
-def test_scatter_is_a_permutation(n):
-    assert sorted(grammar._scatter(i, n, 5) for i in range(n)) == list(range(n))
+def test_permute_is_a_permutation(n):
+    assert sorted(grammar._permute(i, n, 5) for i in range(n)) == list(range(n))
 
 
-def test_wrong_split_or_index_is_told():
-    with pytest.raises(ValueError, match="no split 'valid': say one of train, dev, test"):
+def test_a_wrong_split_or_index_is_an_error():
+    with pytest.raises(ValueError, match="no split 'valid'; its splits are train, dev, test"):
         grammar.pair("valid", 0)
     for index in (-1, 1_000):
         with pytest.raises(IndexError, match=f"dev: index {index} is not in 0..999"):
@@ -163,7 +162,7 @@ def test_articles(sample):
 
 
 def test_numbers_agree_with_their_nouns(sample):
-    """*one* has a singular after it, *two* and more a plural in -s or an irregular one."""
+    """A singular follows *one*; a plural, in -s or irregular, follows *two* and more."""
     irregular = ("fish", "sheep", "people", "children", "mice", "geese")
     counted = (*lexicon.GOODS, *lexicon.CROWDS, *lexicon.ANIMALS, *lexicon.DISHES)
     singulars = {w.en[""] for w in counted} - set(irregular)
@@ -325,7 +324,7 @@ def test_some_sentences():
 
 
 def read_zh(text):
-    """The value of a Chinese numeral: a stack machine, independent of how it was written."""
+    """The value of a Chinese numeral, by an algorithm independent of the one under test."""
     units = {"十": 10, "百": 100, "千": 1_000}
     total = section = digit = 0
     for c in text.replace("两", "二"):
@@ -411,7 +410,7 @@ def test_ordinals(n, en):
 
 
 @pytest.mark.parametrize("n", [-1, 10**12])
-def test_a_number_out_of_range_is_told(n):
+def test_a_number_out_of_range_is_an_error(n):
     for spell in (numerals.zh_number, numerals.en_number):
         with pytest.raises(ValueError, match=f"number {n}"):
             spell(n)

@@ -1,4 +1,4 @@
-"""The data-stream contract: exact, complete, resumable, dense, the same for any number of hosts."""
+"""The data stream: complete epochs, exact resumption, dense rows, any number of hosts."""
 
 import copy
 import dataclasses
@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from tfm import config
-from tfm.data import packing, scan, stream, tokenizer
+from tfm.data import packing, scan, stream, tokenizer, vocabulary
+from tfm.transformer import Batch
 
 DATA = config.Data(rows=16, source_length=48, target_length=48, seed=3)
 WORDS = "the cat sat on a mat while seven small dogs ran under old green trees"
-PAIRS = 150  # A batch of 16 rows holds some 90 of them, so epochs turn over quickly.
+PAIRS = 150  # A batch of 16 rows holds some 90 of them, so epochs are short.
 
 
 class Listed:
-    """A corpus in memory: pair i is unmistakable on both sides."""
+    """A corpus in memory, whose pairs can be told apart on both sides."""
 
     first_dropped = {"empty": 7}  # noqa: RUF012
     dropped = {"empty": 2}  # noqa: RUF012
@@ -52,7 +53,7 @@ def tokenizers(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "joint.model"
     settings = config.Tokenizer(source_size=330)
     texts = [side for pair in make_texts(2000) for side in pair]
-    model = tokenizer.train(texts, settings, "en", 330, path)
+    model = vocabulary.train(texts, settings, "en", 330, path)
     return model, model
 
 
@@ -69,19 +70,24 @@ def opened(tokenizers, tmp_path):
 
 
 def segments(batch, side="source"):
-    """Every sentence of a batch as ids, row by row."""
-    for ids, numbers in zip(batch[side], batch[f"{side}_segments"], strict=True):
+    """Yields every sentence of a batch as ids, row by row."""
+    for ids, numbers in zip(getattr(batch, side), getattr(batch, f"{side}_segments"), strict=True):
         for number in range(1, numbers.max() + 1):
             yield ids[numbers == number].tolist()
 
 
 def seen(batches, model, side="source"):
-    """The numbers that the texts start with."""
+    """The numbers with which the texts start."""
     return [int(model.decode(ids).split()[0]) for batch in batches for ids in segments(batch, side)]
 
 
 def equal(left, right):
-    return left.keys() == right.keys() and all(np.array_equal(left[k], right[k]) for k in left)
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def joined(parts):
+    """The rows of several batches as one batch."""
+    return Batch(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def take(iterator, count):
@@ -91,16 +97,16 @@ def take(iterator, count):
 # --- the batches themselves ---------------------------------------------------------------------
 
 
-def test_batches_keep_the_layout(opened):
+def test_layout_of_batches(opened):
     pairs, found, tokenizers, data = opened()
     batch = next(stream.batches(pairs, found, tokenizers, data))
-    shapes = {name: (array.shape, array.dtype) for name, array in batch.items()}
+    shapes = {name: (array.shape, array.dtype) for name, array in batch._asdict().items()}
     assert shapes == dict.fromkeys(shapes, ((16, 48), np.dtype(np.int32)))
     assert len(shapes) == 7
     both = zip(segments(batch), segments(batch, "target"), strict=True)
     inputs = [
         row[numbers == n].tolist()
-        for row, numbers in zip(batch["target_input"], batch["target_segments"], strict=True)
+        for row, numbers in zip(batch.target_input, batch.target_segments, strict=True)
         for n in range(1, numbers.max() + 1)
     ]
     for (source, target), target_input in zip(both, inputs, strict=True):
@@ -108,18 +114,20 @@ def test_batches_keep_the_layout(opened):
         assert (source, target) == (tokenizers[0].encode(text[0]), tokenizers[1].encode(text[1]))
         assert target_input == [tokenizer.BOS, *target[:-1]]
     for side in ("source", "target"):
-        ids, numbers, places = (batch[f"{side}{part}"] for part in ("", "_segments", "_positions"))
+        ids, numbers, positions = (
+            getattr(batch, f"{side}{part}") for part in ("", "_segments", "_positions")
+        )
         assert ((numbers == 0) == (ids == tokenizer.PAD)).all()
-        for row, place in zip(numbers, places, strict=True):
+        for row, row_positions in zip(numbers, positions, strict=True):
             used = row[row > 0]
             assert (row[: len(used)] == used).all() and (np.diff(used) >= 0).all()
             expected = [np.arange((row == n).sum()) for n in range(1, row.max() + 1)]
-            assert place.tolist() == [*np.concatenate(expected), *[0] * (row == 0).sum()]
-    assert (batch["target_input"][batch["target_segments"] == 0] == tokenizer.PAD).all()
+            assert row_positions.tolist() == [*np.concatenate(expected), *[0] * (row == 0).sum()]
+    assert (batch.target_input[batch.target_segments == 0] == tokenizer.PAD).all()
 
 
 def test_choose_finds_the_fullest_row():
-    """Against trying every subset."""
+    """Compared with trying every subset."""
     rng = np.random.default_rng(0)
     for _ in range(200):
         limit = rng.integers(5, 30, 2)
@@ -151,7 +159,7 @@ def test_density(opened, limits):
     pairs, found, tokenizers, data = opened(2000, source_length=limits[0], target_length=limits[1])
     batches = take(stream.batches(pairs, found, tokenizers, data), 12)
     source, target = (
-        np.mean([(batch[f"{side}_segments"] > 0).mean() for batch in batches])
+        np.mean([(getattr(batch, f"{side}_segments") > 0).mean() for batch in batches])
         for side in ("source", "target")
     )
     assert max(source, target) >= 0.99
@@ -170,32 +178,32 @@ def test_every_pair_once_an_epoch(opened):
     counts = Counter(seen(take(iterator, 40), tokenizers[0]))
     state = iterator.get_state()
     waiting = [e for _, pool in state["lanes"].values() for e in pool]
-    # Each lane has read its elements without gap: read = handed out + waiting.
+    # Each lane has read its elements without gap: read = returned + waiting.
     read = sorted(
         int(lane) + 16 * k for lane, (count, _) in state["lanes"].items() for k in range(count)
     )
-    expected = Counter(stream._place(e, PAIRS, data.seed)[1] for e in read)
-    expected.subtract(stream._place(e, PAIRS, data.seed)[1] for e in waiting)
+    expected = Counter(stream._shuffled(e, PAIRS, data.seed)[1] for e in read)
+    expected.subtract(stream._shuffled(e, PAIRS, data.seed)[1] for e in waiting)
     assert counts == +expected
     assert sum(counts.values()) > 15 * PAIRS
 
 
 @pytest.mark.parametrize("table", [1 << 16, 0])
-def test_places_are_a_new_permutation_each_epoch(monkeypatch, table):
-    monkeypatch.setattr(stream, "_TABLE", table)
-    epochs = [[stream._place(e * 101 + i, 101, 5) for i in range(101)] for e in range(4)]
+def test_each_epoch_is_a_new_permutation(monkeypatch, table):
+    monkeypatch.setattr(stream, "_MAX_TABLE", table)
+    epochs = [[stream._shuffled(e * 101 + i, 101, 5) for i in range(101)] for e in range(4)]
     for number, epoch in enumerate(epochs):
-        assert {place[0] for place in epoch} == {number}
-        assert sorted(place[1] for place in epoch) == [*range(101)]
-    orders = [tuple(place[1] for place in epoch) for epoch in epochs]
+        assert {entry[0] for entry in epoch} == {number}
+        assert sorted(entry[1] for entry in epoch) == [*range(101)]
+    orders = [tuple(entry[1] for entry in epoch) for epoch in epochs]
     assert len(set(orders)) == 4 and tuple(range(101)) not in orders
     # Another seed is another sequence, not the same one an epoch later.
-    assert tuple(stream._place(i, 101, 6)[1] for i in range(101)) not in orders
-    assert stream._place(2, 1, 0) == (2, 0)
+    assert tuple(stream._shuffled(i, 101, 6)[1] for i in range(101)) not in orders
+    assert stream._shuffled(2, 1, 0) == (2, 0)
 
 
-def test_nothing_waits_for_long(opened):
-    """The oldest pair always goes first, so what waits is recent."""
+def test_no_pair_waits_for_long(opened):
+    """The oldest pair is always packed next, so all waiting pairs are recent."""
     pairs, found, tokenizers, data = opened()
     iterator = stream.batches(pairs, found, tokenizers, data)
     for _ in range(20):
@@ -211,19 +219,19 @@ def test_same_seed_same_stream_other_seed_another(opened):
     assert not equal(first[0], next(stream.batches(*opened(seed=4))))
 
 
-def test_eval_has_each_pair_once_in_order(opened):
+def test_eval_has_each_pair_once_roughly_in_order(opened):
     pairs, found, tokenizers, data = opened()
     batches = list(stream.eval_batches(pairs, found, tokenizers, data))
     order = seen(batches, tokenizers[0])
     assert sorted(order) == [*range(PAIRS)] == sorted(seen(batches, tokenizers[1], "target"))
     assert np.abs(np.array(order) - np.arange(PAIRS)).max() < 60
-    assert {batch["source"].shape for batch in batches} == {(16, 48)}
-    assert (batches[-1]["source"][-1] == 0).all()
+    assert {batch.source.shape for batch in batches} == {(16, 48)}
+    assert (batches[-1].source[-1] == 0).all()
     halves = [
         list(stream.eval_batches(pairs, found, tokenizers, data, host=h, hosts=2)) for h in (0, 1)
     ]
     for whole, *parts in zip(batches, *halves, strict=True):
-        assert equal(whole, {k: np.concatenate([part[k] for part in parts]) for k in whole})
+        assert equal(whole, joined(parts))
 
 
 # --- hosts --------------------------------------------------------------------------------------
@@ -235,8 +243,8 @@ def test_hosts_together_make_the_same_batches(opened, hosts, rows):
     whole = take(stream.batches(*arguments), 6)
     shares = [take(stream.batches(*arguments, host=h, hosts=hosts), 6) for h in range(hosts)]
     for batch, *parts in zip(whole, *shares, strict=True):
-        assert {part["source"].shape[0] for part in parts} == {rows // hosts}
-        assert equal(batch, {k: np.concatenate([part[k] for part in parts]) for k in batch})
+        assert {part.source.shape[0] for part in parts} == {rows // hosts}
+        assert equal(batch, joined(parts))
 
 
 def test_a_host_reads_only_its_lanes(opened, monkeypatch):
@@ -244,17 +252,17 @@ def test_a_host_reads_only_its_lanes(opened, monkeypatch):
     asked, read = [], Listed.__getitems__
     monkeypatch.setattr(Listed, "__getitems__", lambda self, i: asked.extend(i) or read(self, i))
     next(stream.batches(pairs, found, tokenizers, data, host=3, hosts=4, prefetch=0))
-    own = {stream._place(e, 2000, data.seed)[1] for e in range(2000) if e % 16 >= 12}
+    own = {stream._shuffled(e, 2000, data.seed)[1] for e in range(2000) if e % 16 >= 12}
     assert asked and set(asked) <= own
 
 
 @pytest.mark.parametrize(("rows", "hosts"), [(16, 3), (20, 8), (31, 2), (256, 128)])
-def test_hosts_that_cannot_share_are_told(opened, rows, hosts):
+def test_rows_that_cannot_be_divided_among_hosts_are_an_error(opened, rows, hosts):
     with pytest.raises(ValueError, match=f"data.rows {rows}: {hosts} hosts cannot share them"):
         stream.batches(*opened(rows=rows), hosts=hosts)
 
 
-def test_changing_the_number_of_hosts_in_mid_run(opened):
+def test_the_number_of_hosts_may_change_in_mid_run(opened):
     arguments = opened()
     whole = stream.batches(*arguments)
     take(whole, 4)
@@ -267,7 +275,7 @@ def test_changing_the_number_of_hosts_in_mid_run(opened):
     for part in two:
         part.set_state(state)
     batch, *parts = next(whole), *map(next, two)
-    assert equal(batch, {k: np.concatenate([part[k] for part in parts]) for k in batch})
+    assert equal(batch, joined(parts))
     next(four[0])
     with pytest.raises(ValueError, match="not of one stream at one batch"):
         stream.merge([part.get_state() for part in four])
@@ -307,13 +315,13 @@ def test_state_is_small(opened):
 )
 def test_a_state_of_another_stream_is_refused(opened, change):
     state = stream.batches(*opened()).get_state()
-    with pytest.raises(ValueError, match="data position: of another corpus, tokenizer or data"):
+    with pytest.raises(ValueError, match="it belongs to another corpus, tokenizer or data config"):
         stream.batches(*opened(**change)).set_state(state)
 
 
-def test_a_state_of_another_share_is_refused(opened):
+def test_a_state_of_other_lanes_is_refused(opened):
     state = stream.batches(*opened(), host=1, hosts=2).get_state()
-    with pytest.raises(ValueError, match="has no lane 0; merge the positions of all hosts"):
+    with pytest.raises(ValueError, match="it has no lane 0; merge the positions of all hosts"):
         stream.batches(*opened(), host=0, hosts=2).set_state(state)
 
 
@@ -337,7 +345,7 @@ def test_sampling_is_fresh_each_epoch_and_keeps_the_text(opened):
     assert all(map(equal, batches, again))
 
 
-def test_a_sampled_segmentation_that_does_not_fit_gives_way_to_the_best(opened, tokenizers):
+def test_a_sample_that_does_not_fit_is_replaced_by_the_best_segmentation(opened, tokenizers):
     longest = max(len(tokenizers[0].encode(side)) for pair in make_texts(PAIRS) for side in pair)
 
     def drawn(length):
@@ -378,7 +386,7 @@ def test_scan_counts_what_it_drops(tokenizers, tmp_path):
     assert "\n" not in report
 
 
-def test_scan_is_kept_and_serves_other_row_lengths(opened, tokenizers, monkeypatch):
+def test_scan_is_cached_and_reused_for_other_row_lengths(opened, tokenizers, monkeypatch):
     pairs, found, _, data = opened()
     monkeypatch.setattr(Listed, "__getitems__", lambda *_: pytest.fail("read the corpus again"))
     again = scan.scan(pairs, tokenizers, data)

@@ -1,4 +1,4 @@
-"""Many hosts, one stream: disjoint parts, one state, rows where the global array wants them."""
+"""One stream on many hosts: disjoint parts, one state, rows in the order of the global array."""
 
 import concurrent.futures
 import itertools
@@ -12,8 +12,9 @@ import synthetic
 
 from tfm import config, processes
 from tfm.data import stream
+from tfm.transformer import Batch
 
-COUNT = 6000  # A batch of 64 rows holds some 250 of them, and 1,300 wait at most.
+COUNT = 6000  # A batch of 64 rows has about 250 pairs, and at most 1,300 wait.
 
 
 def take(iterator, count):
@@ -21,11 +22,11 @@ def take(iterator, count):
 
 
 def equal(left, right):
-    return left.keys() == right.keys() and all(np.array_equal(left[k], right[k]) for k in left)
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
 def joined(parts):
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Batch(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def settings(folder, rows):
@@ -34,7 +35,7 @@ def settings(folder, rows):
 
 @pytest.fixture
 def hosts_of(tmp_path):
-    """``hosts_of(n)``: for each of n hosts its own corpus and its stream, nothing made ahead."""
+    """``hosts_of(n)``: the corpora and the streams of n hosts, without prefetching."""
 
     def open_(hosts, rows=64):
         data = settings(tmp_path, rows)
@@ -52,26 +53,26 @@ def hosts_of(tmp_path):
 def test_64_hosts_see_disjoint_parts_whose_union_is_the_stream(hosts_of, rows):
     (whole_pairs,), (whole,) = hosts_of(1, rows)
     corpora, streams = hosts_of(64, rows)
-    handed = []
+    returned = []
     for _ in range(3):
         batch, parts = next(whole), [next(part) for part in streams]
-        assert {len(part["source"]) for part in parts} == {rows // 64}
+        assert {len(part.source) for part in parts} == {rows // 64}
         assert equal(batch, joined(parts))
-        handed += synthetic.numbers(batch)
-    # Within the first epoch a pair is handed out once, by one host, and read by no other.
-    assert len(set(handed)) == len(handed) < COUNT
+        returned += synthetic.numbers(batch)
+    # Within the first epoch a pair is returned once, by one host, and read by no other.
+    assert len(set(returned)) == len(returned) < COUNT
     asked = [pairs.asked for pairs in corpora]
     assert all(asked)
     assert sorted(itertools.chain(*asked)) == sorted(whole_pairs.asked)
     assert len(set(whole_pairs.asked)) == len(whole_pairs.asked) < COUNT
-    assert set(handed) <= set(whole_pairs.asked)
+    assert set(returned) <= set(whole_pairs.asked)
 
 
-def test_64_hosts_hand_out_every_pair_in_every_epoch(hosts_of):
+def test_64_hosts_return_every_pair_in_every_epoch(hosts_of):
     _, streams = hosts_of(64)
     rounds = [[synthetic.numbers(next(part)) for part in streams] for _ in range(60)]
     counts = np.bincount(list(itertools.chain(*itertools.chain(*rounds))), minlength=COUNT)
-    # What waits in a lane may be an epoch behind; nothing is further apart.
+    # A pair that waits in a lane may be an epoch behind, but no more.
     assert counts.min() >= 1 and np.ptp(counts) <= 2
 
 
@@ -94,7 +95,7 @@ def test_hosts_resume_from_one_state(hosts_of, hosts):
 
 
 def _one_of_two(folder, host, port):
-    """A host of two, two devices each: its state gathered after 2 batches; rows on its devices."""
+    """Runs one of two hosts with two devices each; returns its state and rows after 2 batches."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -107,15 +108,15 @@ def _one_of_two(folder, host, port):
         state = stream.merge(group.gather(own.get_state()))
         own.close()
         mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-        places = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-        whole = jax.make_array_from_process_local_data(places, batch["source"])
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        whole = jax.make_array_from_process_local_data(sharding, batch.source)
         shards = [(one.index[0].start, np.asarray(one.data)) for one in whole.addressable_shards]
         next_own = stream.batches(*arguments, host=host, hosts=2, prefetch=0)
         next_own.set_state(state)
         return whole.shape, shards, state, next(next_own)
 
 
-def test_two_processes_gather_one_state_and_lay_rows_in_order(tmp_path):
+def test_two_processes_gather_one_state_and_keep_the_order_of_rows(tmp_path):
     arguments = synthetic.opened(COUNT, settings(tmp_path, 8))
     whole = stream.batches(*arguments, prefetch=0)
     with socket.socket() as free:
@@ -130,5 +131,5 @@ def test_two_processes_gather_one_state_and_lay_rows_in_order(tmp_path):
     assert shapes == ((8, 48), (8, 48))
     assert sorted(start for start, _ in itertools.chain(*shards)) == [0, 2, 4, 6]
     for start, rows in itertools.chain(*shards):
-        assert np.array_equal(rows, batch["source"][start : start + 2])
+        assert np.array_equal(rows, batch.source[start : start + 2])
     assert equal(next(whole), joined(nexts))

@@ -1,4 +1,4 @@
-"""Memory does not grow with the corpus beyond 8 bytes a pair, and not at all while it is read."""
+"""Memory is at most 8 bytes a pair of the corpus, and does not grow while it is read."""
 
 import concurrent.futures
 import itertools
@@ -22,7 +22,7 @@ def settings(folder):
 
 
 class Same:
-    """Pairs and their tokenizer in one: every pair is the same, and costs nothing."""
+    """A corpus of equal pairs, and its tokenizer; neither takes memory."""
 
     fingerprint = digest = "same"
 
@@ -36,7 +36,7 @@ class Same:
         return [[4, 5, tokenizer.EOS]] * len(texts)
 
 
-def test_counting_tokens_takes_four_bytes_a_pair(tmp_path):
+def test_counting_tokens_takes_four_bytes_of_memory_a_pair(tmp_path):
     same = Same()
     tracemalloc.start()
     try:
@@ -50,7 +50,7 @@ def test_counting_tokens_takes_four_bytes_a_pair(tmp_path):
 
 
 def _resident(field="VmRSS"):
-    """Bytes of this process in memory, those of mapped files included; VmHWM: the most so far."""
+    """Resident memory of this process in bytes, mapped files included; VmHWM is its peak."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1]) << 10
 
@@ -59,11 +59,11 @@ def _read_through(folder, count):
     """Scans ``count`` pairs whose lengths are known, then reads 1,000 batches.
 
     Returns:
-      Bytes in memory beyond those at the start: when the scan is done, after 100 batches, after
-      1,000, and at the most, in the scan too; the smallest and the largest pair seen.
+      Growth of the resident memory in bytes after the scan, after 100 and after 1,000 batches, and
+      its peak; then the smallest and the largest pair number seen.
     """
     lengths = np.load(folder / "lengths.npy", mmap_mode="r")
-    scan._lengths = lambda *_: lengths  # In this process only: to tokenise them takes hours.
+    scan._lengths = lambda *_: lengths  # In this process only; tokenising would take hours.
     before = _resident()
     pairs, found, tokenizers, data = synthetic.opened(count, settings(folder))
     assert len(found.kept) == count
@@ -83,7 +83,7 @@ def _read_through(folder, count):
 
 @pytest.mark.slow
 def test_memory_is_flat_over_100_million_pairs(tmp_path):
-    """The scan's sorting, the shuffle and the stream; the table of lengths is made, not counted."""
+    """Covers scan, shuffle and stream; the table of lengths is computed without tokenising."""
     count = 100_000_000
     table = np.lib.format.open_memmap(tmp_path / "lengths.npy", "w+", np.uint16, (count, 2))
     for start in range(0, count, MIB):

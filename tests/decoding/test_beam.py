@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from automaton import BOS, EOS, VOCAB, Automaton, found
 
-from tfm import transformer
-from tfm.decoding import beam, sample
+from tfm import decoding, transformer
+from tfm.decoding import Decode, beam
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -15,18 +15,16 @@ EXHAUSTIVE = 1 + 3 + 9 + 27  # sentences of up to 4 tokens with 3 words
 
 
 def searcher(model, beam_size, max_length=4, length_norm="gnmt"):
-    @jax.jit
+    @functools.partial(jax.jit, static_argnames="alpha")
     def run(limits, alpha=1.0, state=None):
-        return beam.search(
+        return decoding.search(
             model.step,
             model.state(beam_size) if state is None else state,
             limits,
-            beam_size=beam_size,
+            Decode(beam_size=beam_size, length_norm=length_norm, length_penalty=alpha),
             max_length=max_length,
             bos=BOS,
             eos=EOS,
-            length_norm=length_norm,
-            length_penalty=alpha,
         )
 
     return run
@@ -37,7 +35,7 @@ def normalised(log_prob, length, norm, alpha):
 
 
 @pytest.mark.parametrize("norm", ["power", "gnmt"])
-def test_a_wide_beam_ranks_every_sentence_as_counting_them_out_does(norm):
+def test_a_wide_beam_ranks_all_sentences_as_enumeration_does(norm):
     model, limits = Automaton(0, batch=6, sharpness=0.7), [4, 4, 4, 4, 3, 1]
     run = searcher(model, EXHAUSTIVE, length_norm=norm)
     best = set()
@@ -53,12 +51,12 @@ def test_a_wide_beam_ranks_every_sentence_as_counting_them_out_does(norm):
             assert [tokens for tokens, _, _ in got] == [tokens for _, tokens in expected]
             np.testing.assert_allclose([s for *_, s in got], [s for s, _ in expected], atol=1e-5)
             best.add((b, got[0][0]))
-    assert len(best) > len(limits)  # the penalty decides
+    assert len(best) > len(limits)  # the best sentence depends on the penalty
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_the_forced_scores_of_what_was_found(seed):
-    """A narrow beam reorders its hypotheses often: a state out of step would show here."""
+    """A narrow beam reorders its hypotheses often: a state that does not follow would show here."""
     model, limits = Automaton(seed, batch=4), [8, 8, 5, 2]
     hypotheses = searcher(model, 3, max_length=8)(jnp.array(limits), 0.7)
     for b, limit in enumerate(limits):
@@ -82,7 +80,7 @@ def test_a_wider_beam_finds_what_a_greedy_choice_misses():
     assert (gain > 1e-3).sum() >= 5
 
 
-def test_what_cannot_be_found_is_marked():
+def test_hypotheses_that_do_not_exist_are_marked():
     """A limit of one leaves a single sentence: the empty one."""
     hypotheses = searcher(Automaton(0, batch=1), 3)(jnp.array([1]))
     assert np.asarray(hypotheses.lengths).tolist() == [[1, 0, 0]]
@@ -95,17 +93,24 @@ def test_what_cannot_be_found_is_marked():
 def test_a_beam_of_one_is_greedy(seed):
     model, limits = Automaton(seed, batch=16), list(range(1, 9)) * 2
     one = searcher(model, 1, max_length=8)(jnp.array(limits))
-    alone = sample.sample(
-        model.step, model.state(1), jnp.array(limits), max_length=8, bos=BOS, eos=EOS
+    greedy = decoding.search(
+        model.step,
+        model.state(1),
+        jnp.array(limits),
+        Decode(strategy="sample", top_k=1),
+        max_length=8,
+        bos=BOS,
+        eos=EOS,
+        keys_B=jax.random.split(jax.random.key(0), 16),
     )
-    np.testing.assert_array_equal(one.tokens, alone.tokens)
-    np.testing.assert_allclose(one.log_probs, alone.log_probs, atol=1e-5)
+    np.testing.assert_array_equal(one.tokens, greedy.tokens)
+    np.testing.assert_allclose(one.log_probs, greedy.log_probs, atol=1e-5)
     for b, limit in enumerate(limits):
         assert found(one, b)[0][0] == model.greedy(b, limit)
 
 
 def test_neighbours_do_not_matter():
-    """A sentence that is done early waits unchanged for the others, though it might still gain."""
+    """A sentence that is done early does not change while others run, though it might improve."""
     model, limits = Automaton(5, batch=16), jnp.array([8] * 12 + [3, 5, 1, 7])
     run, state = searcher(model, 3, max_length=8), model.state(3)
     together = run(limits, 2.0, state)
@@ -115,7 +120,7 @@ def test_neighbours_do_not_matter():
         np.testing.assert_allclose(alone.scores[0], together.scores[b], atol=1e-6)
 
 
-def test_a_vocabulary_smaller_than_two_beams_will_do():
+def test_a_vocabulary_may_be_smaller_than_two_beams():
     assert VOCAB < 2 * 3
     hypotheses = searcher(Automaton(1, batch=2), 3)(jnp.array([4, 4]))
     assert np.all(hypotheses.lengths > 0)
@@ -123,56 +128,59 @@ def test_a_vocabulary_smaller_than_two_beams_will_do():
 
 @pytest.fixture
 def translate(draw, sentences, rng):
-    """The real Transformer with random weights behind search's callback."""
-    c = transformer.Config(
+    """The Transformer with random weights behind the step callback."""
+    arch = transformer.Architecture(
         source_vocab=11, target_vocab=11, d_model=16, heads=4, kv_heads=2, d_ff=24,
         encoder_layers=1, decoder_layers=2, dropout=0.0,
     )  # fmt: skip
-    weights = draw(transformer.declare(c), seed=3)
-    batch = sentences(rng, [(7, 5), (3, 4), (5, 2)])
-    source = [jnp.asarray(batch[f"source{x}"]) for x in ("", "_segments", "_positions")]
+    params = draw(transformer.declare(arch), seed=3)
+    source = [jnp.asarray(x) for x in sentences(rng, [(7, 5), (3, 4), (5, 2)])[:3]]
 
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def run(search, hypotheses):
-        memory = transformer.encode(weights, c, *source)
-        params = transformer.for_decoding(weights, c)
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(decode):
+        memory = transformer.encode(params, arch, *source)
+        fast = transformer.inference_params(params, arch)
         cache = transformer.init_cache(
-            params, c, memory, source[1], hypotheses=hypotheses, max_length=6
+            fast, arch, memory, source[1], hypotheses=decode.hypotheses, max_length=6
         )
-        step = lambda tokens, parents, cache: transformer.decode_step(  # noqa: E731
-            params, c, cache, tokens, parents
-        )
-        return search(step, cache, jnp.array([6, 5, 6]), max_length=6, bos=2, eos=3)
+
+        def step(tokens, parents, cache):
+            logits, cache = transformer.decode_step(fast, arch, cache, tokens, parents)
+            return logits, jax.nn.logsumexp(logits, axis=-1), cache
+
+        keys, limits = jax.random.split(jax.random.key(0), 3), jnp.array([6, 5, 6])
+        return decoding.search(step, cache, limits, decode, max_length=6, bos=2, eos=3, keys_B=keys)
 
     @jax.jit
     def forced(tokens, lengths):
         """Forced scores [B,R] of ``tokens`` [B,R,T]; the decoder reads all rows at once."""
         B, R, T = tokens.shape
         rows = tokens.reshape(B * R, T)
-        memory = jnp.repeat(transformer.encode(weights, c, *source), R, axis=0)
+        memory = jnp.repeat(transformer.encode(params, arch, *source), R, axis=0)
         start = jnp.pad(rows[:, :-1], ((0, 0), (1, 0)), constant_values=2)
-        places = jnp.broadcast_to(jnp.arange(T), rows.shape)
-        real = (places < lengths.reshape(-1, 1)).astype(jnp.int32)
+        positions = jnp.broadcast_to(jnp.arange(T), rows.shape)
+        real = (positions < lengths.reshape(-1, 1)).astype(jnp.int32)
         segments = jnp.repeat(source[1], R, axis=0)
-        hidden = transformer.decode(weights, c, memory, segments, start, real, places)
-        log_probs = jax.nn.log_softmax(hidden @ transformer.output_table(weights, c).T)
+        hidden = transformer.decode(params, arch, memory, segments, start, real, positions)
+        log_probs = jax.nn.log_softmax(hidden @ transformer.output_table(params, arch).T)
         chosen = jnp.take_along_axis(log_probs, rows[:, :, None], axis=2)[..., 0]
         return (chosen * real).sum(axis=1).reshape(B, R)
 
     return run, forced
 
 
-def test_the_transformer_searches_as_an_automaton_does(translate):
+def test_the_transformer_is_searched_as_the_automaton_is(translate):
     run, forced = translate
-    alone = run(sample.sample, 1)
-    one = run(functools.partial(beam.search, beam_size=1), 1)
-    np.testing.assert_array_equal(one.tokens, alone.tokens)
-    np.testing.assert_allclose(one.log_probs, alone.log_probs, atol=1e-5)
+    greedy = run(Decode(strategy="sample", top_k=1))
+    one = run(Decode(beam_size=1))
+    np.testing.assert_array_equal(one.tokens, greedy.tokens)
+    np.testing.assert_allclose(one.log_probs, greedy.log_probs, atol=1e-5)
 
-    three = run(functools.partial(beam.search, beam_size=3), 3)
-    assert np.all(three.lengths > 0)
-    expected = forced(three.tokens, three.lengths)
-    np.testing.assert_allclose(three.log_probs, expected, atol=1e-4)
+    for decode in (Decode(beam_size=3), Decode(strategy="sample", samples=3, temperature=2.0)):
+        three = run(decode)
+        assert np.all(three.lengths > 0)
+        expected = forced(three.tokens, three.lengths)
+        np.testing.assert_allclose(three.log_probs, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("size", "k"), [(5, 4), (64, 2), (1000, 8), (1001, 8), (8000, 10)])
@@ -190,3 +198,39 @@ def test_top_k_by_groups_finds_equal_entries_once_each(rng):
     np.testing.assert_array_equal(values, -np.sort(-x, axis=-1)[:, :6])
     np.testing.assert_array_equal(np.take_along_axis(x, index, axis=-1), values)
     assert all(len(set(row)) == 6 for row in index.tolist())
+
+
+def test_top_k_by_groups_never_returns_an_id_outside_the_vocabulary(rng):
+    """Where fewer than k entries are finite, the rest is -inf at ids within the vocabulary.
+
+    995 entries: the last group of 32 has 3 of them, and padding of -inf.
+    """
+    size, k = 995, 8
+    x = np.full((size + 1, size), -np.inf, np.float32)
+    np.fill_diagonal(x, 0.0)  # one finite entry anywhere, and in the last row none
+    x[: size - 2, -2:] = rng.normal(size=(size - 2, 2))  # or three, two of them in the last group
+    values, index = map(np.asarray, beam.top_k(jnp.asarray(x), k))
+    assert np.all((index >= 0) & (index < size))
+    np.testing.assert_array_equal(values, -np.sort(-x, axis=-1)[:, :k])
+    there, finite = np.take_along_axis(x, index, axis=-1), np.isfinite(values)
+    np.testing.assert_array_equal(there[finite], values[finite])
+
+
+def test_a_search_with_few_possible_tokens_stays_within_the_vocabulary():
+    """Two of 995 tokens are possible, for a beam of 4; a model is asked about no other token."""
+    V, eos, word = 995, 993, 994
+
+    def step(tokens, parents, state):
+        logits = jnp.full((*tokens.shape, V), -jnp.inf)
+        logits = logits.at[..., jnp.array([eos, word])].set(0.0)
+        logits = jnp.where((tokens < V)[..., None], logits, jnp.nan)  # as a gather beyond a table
+        return logits, jax.nn.logsumexp(logits, axis=-1), state
+
+    found = decoding.search(
+        step, None, jnp.array([4, 4]), Decode(beam_size=4), max_length=4, bos=2, eos=eos
+    )
+    tokens, lengths = np.asarray(found.tokens), np.asarray(found.lengths)
+    for b in range(2):
+        sentences = {tuple(t[:n].tolist()) for t, n in zip(tokens[b], lengths[b], strict=True)}
+        assert sentences == {(*[word] * n, eos) for n in range(4)}
+    np.testing.assert_allclose(found.log_probs, lengths * -np.log(2), rtol=1e-6)

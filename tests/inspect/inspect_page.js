@@ -1,5 +1,5 @@
 // Uses a page of `tfm inspect` as a reader would: clicks every button, hovers over every mark, and
-// writes what came of it into the page, where test_inspect_browser.py reads it.
+// writes what came of it into the page, where test_browser.py reads it.
 
 const WRONG = /NaN|undefined|null|Infinity|\[object/;
 // Whatever stands for a number has one to show.
@@ -91,7 +91,7 @@ try {
 }
 seen.ready = document.documentElement.dataset.ready === "true";
 seen.sections = [...document.querySelectorAll("section")].map((s) => s.id);
-seen.pictures_of_places = document.querySelectorAll("#positions canvas").length;
+seen.pictures_of_positions = document.querySelectorAll("#positions canvas").length;
 seen.heads = [...document.querySelectorAll("#encoder .heads button")].map((b) => b.dataset.tip);
 const summary = document.createElement("pre");
 summary.id = "summary";

@@ -1,4 +1,4 @@
-"""``tfm translate --alignment``: pairs for every line, whatever it holds."""
+"""Word alignment of translations, and ``tfm translate --alignment``: pairs for every line."""
 
 import pytest
 
@@ -7,32 +7,71 @@ from tfm import inspect
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
+LONG = " ".join(["abc de fab"] * 6)  # three times what the model takes
+
+
+def spelt(pieces):
+    """The text that pieces are of."""
+    return "".join(pieces).replace("▁", " ").strip()
+
 
 def test_pairs_are_those_of_the_trace(tiny_run):
     model = tfm.load(tiny_run)
     texts = ["abc de", "fa bag", " ", "hed cab af"]
-    translations = model.translate(texts)
-    found = inspect.align(model, texts, translations)
+    translations = [best[0] for best in model.n_best(texts, 1)]
+    found = inspect.align(model, [t.parts for t in translations])
     for text, translation, a in zip(texts, translations, found, strict=True):
-        assert "".join(a.source).replace("▁", " ").strip() == text.strip()
-        assert "".join(a.target).replace("▁", " ").strip() == translation
+        assert spelt(a.source) == text.strip()
+        assert spelt(a.target) == translation.text
         assert str(a) == " ".join(f"{s}-{t}" for s, t in a.pairs)
     assert found[2] == ((), (), ())
     traced = inspect.trace(model, texts[0])
-    assert traced.target.text == translations[0]
+    assert traced.target.text == translations[0].text
     assert [list(pair) for pair in found[0].pairs] == traced.aligned_A2.tolist() != []
-    assert inspect.align(model, texts[3:], translations[3:]) == found[3:]  # whatever is beside it
+    assert inspect.align(model, [translations[3].parts]) == found[3:]  # whatever is beside it
+    pair = ((texts[0], translations[0].text),)
+    assert inspect.align(model, [pair]) == found[:1]  # any pair of texts
 
 
-def test_a_line_in_parts_counts_on(tiny_run):
+def test_pairs_of_a_line_in_parts_are_counted_through(tiny_run):
     model = tfm.load(tiny_run)
-    long = " ".join(["abc de fab"] * 6)  # three times what the model takes
-    a = inspect.align(model, [long], model.translate([long]))[0]
-    assert "".join(a.source).replace("▁", "") == long.replace(" ", "")
+    ((translation,),) = model.n_best([LONG], 1)
+    assert len(translation.parts) > 2
+    (a,) = inspect.align(model, [translation.parts])
+    assert "".join(a.source).replace("▁", "") == LONG.replace(" ", "")
     assert max(s for s, _ in a.pairs) > 32
     assert max(s for s, _ in a.pairs) < len(a.source)
     assert max(t for _, t in a.pairs) < len(a.target)
     assert [t for _, t in a.pairs] == sorted(t for _, t in a.pairs)
+    alone = [inspect.align(model, [(part,)])[0] for part in translation.parts]
+    assert a == sum(alone, inspect.alignment.Alignment())
+
+
+def test_the_very_translation_is_aligned_whatever_it_was_decoded_with(untrained):
+    """Of a line in parts too: nothing is translated again, with settings of the run or any."""
+    model = untrained(decode={"beam_size": 1, "max_length_factor": 0.5})
+    others = {"strategy": "sample", "seed": 3, "max_length_factor": 1.0}
+    plain, other = (model.n_best([LONG], 1, **decode)[0][0] for decode in ({}, others))
+    assert len(plain.parts) == len(other.parts) > 2 and plain.text != other.text
+    for translation in (plain, other):
+        (a,) = inspect.align(model, [translation.parts])
+        expected = [
+            piece
+            for source, target in translation.parts
+            if target.strip()
+            for piece in model.target.id_to_piece(model.target.encode(target)[:-1])
+        ]
+        assert list(a.target) == expected
+
+
+def test_a_part_without_translation_has_no_pairs(untrained):
+    model = untrained()
+    parts = (("abc", "DEF"), ("fed", ""), ("a", " "), ("", "ab"), ("bad", "AB"))
+    (a,) = inspect.align(model, [parts])
+    both = inspect.align(model, [parts[:1], parts[4:]])
+    assert a == both[0] + both[1]
+    assert inspect.align(model, [(), parts[1:2]]) == [((), (), ())] * 2
+    assert inspect.align(model, []) == []
 
 
 def test_the_command_gives_four_columns_a_line(command, tiny_run):
@@ -54,3 +93,16 @@ def test_alignment_is_of_one_translation(command, tiny_run):
     options = ("--alignment", "--n-best", "2", "--beam-size", "2")
     code, _, err = command("translate", "--model", tiny_run, *options, stdin=b"a")
     assert code == 1 and "--n-best" in err
+
+
+def test_the_command_aligns_what_it_prints(command, tiny_run):
+    """With other settings than the run's, of a line that is translated in parts."""
+    decode = ("--beam-size", 4, "--length-penalty", 0, "--max-length-factor", 0.5)
+    code, out, err = command(
+        "translate", "--model", tiny_run, "--alignment", *decode, stdin=LONG.encode()
+    )
+    assert code == 0, err
+    translation, _, source, target = out.decode().rstrip("\n").split("\t")
+    assert "".join(source.split()).replace("▁", "") == LONG.replace(" ", "")
+    assert spelt(target.split()) == translation
+    assert translation != tfm.load(tiny_run).translate([LONG])[0]

@@ -1,4 +1,4 @@
-"""The page in a browser: every button does something, every mark shows its number, no error."""
+"""The page in a browser: every button changes something, every mark shows its number, no error."""
 
 import html
 import json
@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from report_page import SECTIONS
 
-from tfm import config, inspect, transformer
-from tfm.data import tokenizer
-from tfm.translator import Translator
+from tfm import inspect
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -30,13 +27,12 @@ USE = f"<script>{Path(__file__).with_name('inspect_page.js').read_text(encoding=
 
 SIZES = {
     "d_model": 16, "heads": 2, "d_ff": 16, "encoder_layers": 2, "decoder_layers": 2, "window": 2,
-    "max_length": 24, "relative_clip": 3, "relative_buckets": 8, "relative_max_distance": 12,
 }  # fmt: skip
 ADDITIVE = {"attention": "additive", "cross_attention": "additive"}
 SLOW = [
-    ({"positions": "learned", "tie": "all"}, "zh"),
-    ({"positions": "shaw"}, "en"),
-    ({"positions": "t5", "attention": "local"}, "zh"),
+    ({"positions": "learned:max_length=24", "tie": "all"}, "zh"),
+    ({"positions": "shaw:clip=3"}, "en"),
+    ({"positions": "t5:buckets=8,max_distance=12", "attention": "local"}, "zh"),
     ({"positions": "alibi"} | ADDITIVE, "en"),
     ({"positions": "rotary", "attention": "linear"}, "zh"),
 ]
@@ -51,26 +47,15 @@ def browser():
     return found or pytest.skip("no chromium here")
 
 
-@pytest.fixture(scope="module")
-def letters(tmp_path_factory):
-    """A tokenizer that takes a letter as a piece."""
-    path = tmp_path_factory.mktemp("letters") / "source.model"
-    settings = config.Tokenizer("char", byte_fallback=False)
-    return tokenizer.train(tiny.sentences(100, seed=1), settings, "lower", 60, path)
-
-
-def traced(kind, letters, draw):
-    """What a random model of that kind makes of a sentence."""
-    c = transformer.Config(source_vocab=letters.size, target_vocab=letters.size, **SIZES | kind)
-    decode = config.Decode(beam_size=2, max_length_factor=0.5, max_length_offset=2)
-    model = Translator(
-        config.Config(model=c, decode=decode), draw(transformer.declare(c)), letters, letters
-    )
+def traced(kind, untrained):
+    """The trace of a sentence through a random model of that kind."""
+    decode = {"max_length_factor": 0.5, "max_length_offset": 2}
+    model = untrained(decode=decode, **SIZES | {"tie": "target-output"} | kind)
     return inspect.trace(model, "ab ce", "dca")
 
 
 def read(browser, page, folder):
-    """Has the browser use the page; what ``inspect_page.js`` writes about it."""
+    """Opens the page in the browser and returns what ``inspect_page.js`` writes about it."""
     page = page.replace("<head>", f"<head>{LISTEN}", 1).replace("</body>", f"{USE}</body>", 1)
     path = folder / "page.html"
     path.write_text(page, encoding="utf-8")
@@ -90,8 +75,8 @@ def kind_name(x):
 
 
 @pytest.mark.parametrize(("kind", "language"), CASES, ids=kind_name)
-def test_every_button_and_every_mark_of_the_page(kind, language, letters, draw, browser, tmp_path):
-    trace = traced(kind, letters, draw)
+def test_every_button_and_every_mark_of_the_page(kind, language, untrained, browser, tmp_path):
+    trace = traced(kind, untrained)
     seen = read(browser, inspect.page(trace, language), tmp_path)
     assert seen["errors"] == [] and seen["ready"]
     assert seen["wrong"] == []  # such as NaN, in the text, in an attribute or on hover
@@ -113,11 +98,12 @@ def test_every_button_and_every_mark_of_the_page(kind, language, letters, draw, 
     for group in seen["groups"]:  # a button of another name shows something else
         assert group["states"] >= group["names"] > 1, group
     for group in seen["groups"]:
-        if group["section"] != "embedding":  # there a piece may stand twice
+        if group["section"] != "embedding":  # where a piece may occur twice
             assert group["states"] == group["buttons"], group
 
-    tables = {"sinusoidal": 1, "learned": 2}.get(kind["positions"], 0)  # each with its products
-    assert seen["pictures_of_places"] == 2 * tables + (kind["positions"] == "rotary")
+    scheme = kind["positions"].split(":")[0]
+    tables = {"sinusoidal": 1, "learned": 2}.get(scheme, 0)  # each with its products
+    assert seen["pictures_of_positions"] == 2 * tables + (scheme == "rotary")
     weights = np.abs(trace.run.encoder.weights_BLNTS[0]).max(axis=(-2, -1)).ravel()
     for tip, weight in zip(seen["heads"], weights, strict=True):
         shown = re.search(r"\d[\d.]*", tip.split("\n")[1])

@@ -1,4 +1,4 @@
-"""The page: whole in itself, small, complete, and what it holds is the trace."""
+"""The page: self-contained, small, complete, and its data are the trace."""
 
 import base64
 import json
@@ -52,10 +52,10 @@ def test_the_data_are_the_trace(traced):
     assert len(plain["beam"]["nodes"]) == len(traced.tree.names)
 
 
-def test_both_languages_have_every_word_that_the_page_asks_for(traced):
+def test_both_languages_have_every_label_that_the_page_asks_for(traced):
     assert ENGLISH.keys() == CHINESE.keys()
-    holes = lambda words: {key: set(re.findall(r"{\w+}", w)) for key, w in words.items()}  # noqa: E731
-    assert holes(ENGLISH) == holes(CHINESE)
+    names = lambda words: {key: set(re.findall(r"{\w+}", w)) for key, w in words.items()}  # noqa: E731
+    assert names(ENGLISH) == names(CHINESE)
     code = Page(inspect.page(traced)).scripts["code"]
     asked = set(re.findall(r"\bL\.(\w+)|\b(?:say|paragraph)\(\"(\w+)\"", code))
     asked = {name for pair in asked for name in pair if name}
@@ -79,12 +79,12 @@ def test_the_command_writes_a_page_or_data(command, tiny_run, tmp_path):
 
 
 def test_twenty_pieces_of_a_small_model_fit_in_three_megabytes(tiny_run):
-    """The sizes of the preset ``small``: the arrays are as large, whatever they hold."""
+    """Arrays of the sizes of the preset ``small``; what they hold does not matter."""
     from tfm.inspect.report import _half_floats
 
     T, L, N = 24, 3, 4
     matrix = len(json.dumps(_half_floats(np.random.default_rng(0).normal(size=(L, N, T, T)))))
     vectors = len(json.dumps(_half_floats(np.zeros((T, 256)))))
-    places = len(json.dumps(_half_floats(np.zeros((64, 256)))))
+    positions = len(json.dumps(_half_floats(np.zeros((64, 256)))))
     page = inspect.page(inspect.trace(tfm.load(tiny_run), "abcdef ghab", beam_size=2))
-    assert len(page.encode()) + 3 * 4 * matrix + 2 * vectors + 2 * places < 3_000_000
+    assert len(page.encode()) + 3 * 4 * matrix + 2 * vectors + 2 * positions < 3_000_000

@@ -1,4 +1,4 @@
-"""The trace: the numbers of the model itself, for every kind of attention and positions."""
+"""The trace: the model's own numbers, for every kind of attention and positions."""
 
 import dataclasses
 
@@ -11,27 +11,28 @@ import tfm
 from tfm import embeddings, inspect, transformer
 from tfm.attention import linear
 from tfm.inspect import alignment, space
-from tfm.inspect import positions as places
-from tfm.inspect.activations import batch, record
+from tfm.inspect import positions as pictures
+from tfm.inspect.activations import activations, batch
+from tfm.transformer import Architecture, Execution
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-SMALL = transformer.Config(
+SMALL = Architecture(
     source_vocab=11, target_vocab=11, d_model=16, heads=4, kv_heads=2, d_ff=24, encoder_layers=2,
-    decoder_layers=2, window=2, max_length=16, relative_clip=3, relative_buckets=8,
-    relative_max_distance=12,
+    decoder_layers=2, window=2,
 )  # fmt: skip
 ROWS = batch([[5, 6, 7, 8, 9, 3], [4, 3]], [[7, 6, 5, 3], [8, 9, 4, 5, 3]], rows=2)
+ROW = jax.tree.map(lambda x: x[:1], ROWS)
 KINDS = [
     {},
     {"norm_placement": "post", "norm": "rms", "activation": "swiglu"},
     {"norm_placement": "deepnorm", "positions": "learned", "qk_norm": True, "soft_cap": 3.0},
-    {"positions": "shaw", "bias": False},
-    {"positions": "t5", "attention": "local"},
+    {"positions": "shaw:clip=3", "bias": False},
+    {"positions": "t5:buckets=8,max_distance=12", "attention": "local"},
     {"positions": "alibi", "attention": "additive", "cross_attention": "additive"},
     {"positions": "rotary"},
     {"positions": "transformer_xl"},
-    {"positions": "rotary_interleaved", "attention": "linear"},
+    {"positions": "rotary:interleaved=True", "attention": "linear"},
     {"positions": "none", "attention": "linear"},
 ]
 
@@ -40,24 +41,29 @@ def name(kind):
     return "-".join(map(str, kind.values())) or "default"
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=name)
-def test_the_record_is_what_the_model_computes(kind, draw):
-    c = dataclasses.replace(SMALL, **kind)
-    params = draw(transformer.declare(c))
-    run = jax.jit(record, static_argnames="c")(params, c, ROWS)
+def run_of(draw, arch, rows=ROWS):
+    """Random parameters, and the activations of the pairs."""
+    params = draw(transformer.declare(arch))
+    return params, jax.jit(activations, static_argnums=1)(params, arch, rows)
 
-    hidden = jax.jit(transformer.forward, static_argnums=1)(params, c, ROWS)
-    logits = embeddings.logits(hidden, transformer.output_table(params, c))
-    real = ROWS["target_segments"] != 0
+
+@pytest.mark.parametrize("kind", KINDS, ids=name)
+def test_activations_are_what_the_model_computes(kind, draw):
+    arch = dataclasses.replace(SMALL, **kind)
+    params, run = run_of(draw, arch)
+
+    hidden = jax.jit(transformer.forward, static_argnums=1)(params, arch, ROWS)
+    logits = embeddings.logits(hidden, transformer.output_table(params, arch))
+    real = ROWS.target_segments != 0
     np.testing.assert_allclose(run.logits_BTV[real], logits[real], rtol=1e-4, atol=1e-4)
 
     for a in (run.encoder, run.decoder, run.cross):
         seen = jnp.broadcast_to(a.mask_BTS[:, None, None], a.weights_BLNTS.shape)
         assert (jnp.where(seen, 0.0, a.weights_BLNTS) == 0).all()
         sums = a.weights_BLNTS.sum(-1)
-        if kind.get("positions") != "rotary_interleaved":  # turned features may have any sign
+        if kind.get("positions") != "rotary:interleaved=True":  # features of any sign
             np.testing.assert_allclose(sums, seen.any(-1), atol=1e-5)
-        if c.attention == "linear" and a is not run.cross:
+        if arch.attention == "linear" and a is not run.cross:
             continue
         expected = jax.nn.softmax(jnp.where(seen, a.scores_BLNTS, -1e30))
         np.testing.assert_allclose(
@@ -65,55 +71,96 @@ def test_the_record_is_what_the_model_computes(kind, draw):
         )
 
 
-def test_padding_beyond_the_table_of_places_is_harmless(draw):
-    c = dataclasses.replace(SMALL, positions="learned", max_length=6)
+def test_what_is_kept_can_be_read_from_either_kind_of_parameters(draw):
+    """As trained, or as inference reads them: the decoder's layers a list."""
+    params, run = run_of(draw, SMALL)
+    fast = transformer.inference_params(params, SMALL)
+    for execution in (Execution(), Execution(unroll=1)):
+        again = activations(fast, SMALL, ROWS, execution)
+        assert jax.tree.structure(again) == jax.tree.structure(run)
+        for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(run), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_norms_are_those_of_the_residual_stream(draw):
+    """Of the input, and after every sublayer: 2 in an encoder layer, 3 in a decoder layer."""
+    params, run = run_of(draw, dataclasses.replace(SMALL, norm_placement="post"))
+    assert run.encoder_norms_BPS.shape == (2, 1 + 2 * 2, 6)
+    assert run.decoder_norms_BPT.shape == (2, 1 + 2 * 3, 5)
+    arch = dataclasses.replace(SMALL, norm_placement="post")
+    x = transformer.embed_tokens(params, arch, "encoder", ROWS.source, ROWS.source_positions)
+    np.testing.assert_allclose(run.encoder_norms_BPS[:, 0], jnp.linalg.norm(x, axis=-1), rtol=1e-5)
+    last = transformer.forward(params, arch, ROWS)  # post-norm: no norm after the last layer
+    np.testing.assert_allclose(
+        run.decoder_norms_BPT[:, -1], jnp.linalg.norm(last, axis=-1), rtol=1e-4
+    )
+
+
+def test_one_matrix_gives_symmetric_scores_and_two_do_not(draw):
+    _, run = run_of(draw, dataclasses.replace(SMALL, kv_heads=0, bias=False, positions="none"))
+    one, two = run.one_matrix_BLNSS[0], run.two_matrices_BLNSS[0]
+    np.testing.assert_allclose(one, one.swapaxes(-1, -2), rtol=1e-4, atol=1e-4)
+    assert np.abs(two - two.swapaxes(-1, -2)).max() > 0.1
+    np.testing.assert_allclose(two, run.encoder.products_BLNTS[0], rtol=1e-4, atol=1e-4)
+
+
+def test_padding_beyond_the_table_of_positions_is_harmless(draw):
+    arch = dataclasses.replace(SMALL, positions="learned:max_length=6")
     rows = batch([[5, 6, 7, 8, 9, 3]], [[7, 6, 3]], rows=2, multiple=8)
-    assert rows["source"].shape == (2, 8)
-    run = jax.jit(record, static_argnames="c")(draw(transformer.declare(c)), c, rows)
+    assert rows.source.shape == (2, 8)
+    _, run = run_of(draw, arch, rows)
     assert all(np.isfinite(x[:1]).all() for x in jax.tree.leaves(run))
 
 
 def test_weights_of_linear_attention_give_its_output(rng):
     q, k, v = (jnp.asarray(rng.normal(size=(1, 2, 5, 4)), jnp.float32) for _ in range(3))
     segments = jnp.ones((1, 5), jnp.int32)
-    classes = jnp.broadcast_to(jnp.eye(5), (1, 2, 5, 5))
-    weights = linear.linear_heads_first(q, k, classes, segments, causal=True)
+    one_hot = jnp.broadcast_to(jnp.eye(5), (1, 2, 5, 5))
+    weights = linear.linear_heads_first(q, k, one_hot, segments, causal=True)
     out = linear.linear_heads_first(q, k, v, segments, causal=True)
     np.testing.assert_allclose(weights @ v, out, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scheme", ["t5", "alibi"])
-def test_what_distance_adds_is_the_bias_of_that_distance(scheme, draw):
-    c = dataclasses.replace(SMALL, positions=scheme)
-    params = draw(transformer.declare(c))
-    row = {key: value[:1] for key, value in ROWS.items()}
-    run = jax.jit(record, static_argnames="c")(params, c, row)
-    places_found = places.draw(params, c, jax.tree.map(np.asarray, run), 8)
-    bias_NT = transformer.own_row(
-        params["encoder"], c, jnp.ones((1, 6), jnp.int32), jnp.arange(6)[None], causal=False
+@pytest.mark.parametrize("scheme", ["t5:buckets=8,max_distance=12", "alibi"])
+def test_what_is_drawn_by_distance_is_the_bias_of_that_distance(scheme, draw):
+    arch = dataclasses.replace(SMALL, positions=scheme)
+    params, run = run_of(draw, arch, ROW)
+    found = pictures.draw(params, arch, jax.tree.map(np.asarray, run), 8)
+    bias_NT = transformer.self_context(
+        params["encoder"], arch, jnp.ones((1, 6), jnp.int32), jnp.arange(6)[None], causal=False
     ).bias[0, :, 0]
-    middle = len(places_found.distances_M) // 2
-    np.testing.assert_allclose(places_found.encoder_NM[:, middle:], bias_NT, atol=1e-4)
-    assert np.isnan(places_found.decoder_NM[:, -1]).all()  # the future is hidden
+    middle = len(found.distances_M) // 2
+    np.testing.assert_allclose(found.encoder_NM[:, middle:], bias_NT, atol=1e-4)
+    assert np.isnan(found.decoder_NM[:, -1]).all()  # later keys are hidden
+    assert found.added_PD is None and found.cosines_PC is None
+
+
+def test_a_rotation_is_drawn_by_distance_and_by_its_cosines(draw):
+    arch = dataclasses.replace(SMALL, positions="rotary")
+    params, run = run_of(draw, arch, ROW)
+    found = pictures.draw(params, arch, jax.tree.map(np.asarray, run), 8)
+    assert found.added_PD is None and found.cosines_PC.shape == (8, 2)
+    middle = len(found.distances_M) // 2
+    np.testing.assert_allclose(found.encoder_NM[:, middle], 0.0, atol=1e-5)  # distance 0
+    assert np.abs(found.encoder_NM[:, middle + 1]).max() > 1e-3
 
 
 def test_learned_tables_are_those_of_their_sides(draw):
-    c = dataclasses.replace(SMALL, positions="learned")
-    params = draw(transformer.declare(c))
-    row = {key: value[:1] for key, value in ROWS.items()}
-    run = jax.jit(record, static_argnames="c")(params, c, row)
-    found = places.draw(params, c, jax.tree.map(np.asarray, run), 64)
+    arch = dataclasses.replace(SMALL, positions="learned:max_length=16")
+    params, run = run_of(draw, arch, ROW)
+    found = pictures.draw(params, arch, jax.tree.map(np.asarray, run), 64)
     for side, added in (("encoder", found.added_PD), ("decoder", found.decoder_added_PD)):
-        expected = np.asarray(params[side]["positions"]) * c.d_model**0.5
-        assert len(added) == c.max_length  # not 64: no longer than the table
+        expected = np.asarray(params[side]["positions"]) * arch.d_model**0.5
+        assert len(added) == 16  # not 64: no longer than the table
         np.testing.assert_allclose(added, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rotary_cosines(draw):
-    c = dataclasses.replace(SMALL, positions="rotary", head_dim=6)
-    found = places._cosines(c, 5)
-    frequencies = 10_000.0 ** (-np.arange(3) / 3)
+    arch = dataclasses.replace(SMALL, positions="rotary:base=500,scaling=2", head_dim=6)
+    found = pictures._cosines(arch, 5)
+    frequencies = 500.0 ** (-np.arange(3) / 3) / 2
     np.testing.assert_allclose(found, np.cos(np.outer(np.arange(5), frequencies)), atol=1e-6)
+    assert pictures._cosines(SMALL, 5) is None
 
 
 def test_neighbours_are_the_largest_cosines(rng):
@@ -157,7 +204,9 @@ def test_the_trace_is_of_the_translators_own_translation(model, traced):
     assert traced.source.pieces[-1] == traced.target.pieces[-1] == "</s>"
     T, S = len(traced.target.pieces), len(traced.source.pieces)
     assert traced.run.cross.weights_BLNTS.shape[-2:] == (T, S)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(traced))  # a pytree
+    assert all(
+        isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(traced)
+    )  # and the trace is a pytree
 
 
 def test_the_tree_holds_what_search_found(model, traced):
@@ -176,7 +225,7 @@ def test_the_tree_holds_what_search_found(model, traced):
 
 @pytest.mark.parametrize(
     ("sentence", "reference", "message"),
-    [("  ", None, "the sentence is empty"), ("a" * 99, None, "pieces, the model takes 32"),
+    [("  ", None, "the sentence is empty"), ("a" * 99, None, "tokens, the model takes 32"),
      ("a", "", "the reference is empty")],
 )  # fmt: skip
 def test_texts_that_cannot_be_traced(model, sentence, reference, message):
@@ -184,6 +233,6 @@ def test_texts_that_cannot_be_traced(model, sentence, reference, message):
         inspect.trace(model, sentence, reference)
 
 
-def test_pairs_leave_out_what_looks_at_the_end():
+def test_pairs_leave_out_what_attends_to_the_end_most():
     weights_TS = np.array([[0.1, 0.7, 0.2], [0.2, 0.1, 0.7], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]])
     assert alignment.pairs(weights_TS) == ((1, 0), (0, 2))

@@ -81,15 +81,15 @@ def from_marian(model):
     }
 
 
-CONFIG = transformer.Config(
+ARCH = transformer.Architecture(
     source_vocab=V, target_vocab=V, d_model=D, heads=N, d_ff=F, encoder_layers=L, decoder_layers=L,
     norm_placement="post", activation="relu", positions="sinusoidal", dropout=0.0, tie="all",
 )  # fmt: skip
 
 
-def test_the_mapped_tree_is_the_declared_one(marian):
+def test_the_mapped_parameters_have_the_declared_shapes(marian):
     declared = jax.tree.map(
-        lambda p: p.shape, transformer.declare(CONFIG), is_leaf=lambda x: hasattr(x, "init")
+        lambda p: p.shape, transformer.declare(ARCH), is_leaf=lambda x: hasattr(x, "init")
     )
     assert jax.tree.map(lambda x: x.shape, from_marian(marian)) == declared
     assert all(float(b.abs().max()) == 0 for b in [marian.final_logits_bias])
@@ -108,25 +108,23 @@ def test_an_encoder_decoder_is_marian(marian, unroll):
             decoder_input_ids=torch.tensor(target),
             decoder_attention_mask=torch.tensor(real_target),
         )
-    c = transformer.Config(**{**vars(CONFIG), "unroll": unroll})
-    params = from_marian(marian)
-    batch = {
-        "source": source,
-        "source_segments": real_source,
-        "source_positions": np.broadcast_to(np.arange(S), (B, S)),
-        "target_input": target,
-        "target_segments": real_target,
-        "target_positions": np.broadcast_to(np.arange(T), (B, T)),
-    }
+    params, options = from_marian(marian), {"execution": transformer.Execution(unroll=unroll)}
+    batch = transformer.Batch(
+        source=source,
+        source_segments=real_source,
+        source_positions=np.broadcast_to(np.arange(S), (B, S)),
+        target_input=target,
+        target_segments=real_target,
+        target_positions=np.broadcast_to(np.arange(T), (B, T)),
+    )
     batch = jax.tree.map(jnp.asarray, batch)
 
     def close(ours, theirs, real):
         ours, theirs = np.asarray(ours)[real > 0], theirs.numpy()[real > 0]
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
-    sides = [batch[f"source{x}"] for x in ("", "_segments", "_positions")]
-    memory = transformer.encode(params, c, *sides)
+    memory = transformer.encode(params, ARCH, *batch[:3], **options)
     close(memory, theirs.encoder_last_hidden_state, real_source)
-    hidden = transformer.forward(params, c, batch)
-    logits = embeddings.logits(hidden, transformer.output_table(params, c))
+    hidden = transformer.forward(params, ARCH, batch, **options)
+    logits = embeddings.logits(hidden, transformer.output_table(params, ARCH))
     close(logits, theirs.logits, real_target)

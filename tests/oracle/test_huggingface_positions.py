@@ -1,4 +1,4 @@
-"""Position schemes against the models of Hugging Face that made them known."""
+"""Position schemes against the models in Hugging Face that use them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +47,7 @@ def test_t5_bias_is_t5s(decoder):
     table = module.relative_attention_bias.weight
     ours = positions.t5_bias(
         jnp.asarray(table.detach().numpy()),
-        positions.side_by_side(T, T),
+        positions.consecutive(T, T),
         max_distance=6,
         bidirectional=not decoder,
     )
@@ -60,13 +60,11 @@ def test_rotary_by_halves_is_llamas():
     scaling = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
     c = transformers.LlamaConfig(hidden_size=N * H, num_attention_heads=N, rope_parameters=scaling)
     q, k = torch.randn(2, B, N, T, H)
-    places = torch.stack([torch.arange(T), torch.arange(T) * 3 + 100])
-    cos, sin = llama.LlamaRotaryEmbedding(c)(q, places)
+    ids = torch.stack([torch.arange(T), torch.arange(T) * 3 + 100])
+    cos, sin = llama.LlamaRotaryEmbedding(c)(q, ids)
     for ours, theirs in zip((q, k), llama.apply_rotary_pos_emb(q, k, cos, sin), strict=True):
-        turned = positions.rotate(
-            jnp.asarray(ours.numpy()), jnp.asarray(places.numpy())[:, None], base=500.0, scaling=2.0
-        )
-        close(turned, theirs)
+        rotate = positions.Rotary(base=500.0, scaling=2.0).rotation(jnp.asarray(ids.numpy()))
+        close(rotate(jnp.asarray(ours.numpy())), theirs)
 
 
 def test_rotary_interleaved_is_gptjs():
@@ -75,17 +73,17 @@ def test_rotary_interleaved_is_gptjs():
     x = torch.randn(1, T, N, H)
     sin, cos = gptj.create_sinusoidal_positions(T, H).split(H // 2, dim=-1)
     theirs = gptj.apply_rotary_pos_emb(x, sin[None], cos[None])
-    places = jnp.arange(T)[None, :, None]
-    close(positions.rotate(jnp.asarray(x.numpy()), places, interleaved=True), theirs)
+    ids = jnp.arange(T)[None, :, None]
+    close(positions.rotate(jnp.asarray(x.numpy()), ids, interleaved=True), theirs)
 
 
 @pytest.mark.parametrize("heads", [1, 4, 6, 12])
 def test_alibi_is_blooms(heads):
-    """Bloom adds slope · key place, which is slope · distance but for a constant in every row."""
+    """Bloom adds slope · key position: slope · distance but for a constant in every row."""
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
     theirs = build_alibi_tensor(torch.ones(1, T), heads, torch.float32).reshape(heads, 1, T)
     theirs = theirs - theirs.transpose(1, 2)
-    ours = np.asarray(positions.alibi_bias(positions.side_by_side(T, T), heads))[0]
+    ours = np.asarray(positions.alibi_bias(positions.consecutive(T, T), heads))[0]
     past = np.tri(T, dtype=bool)
     close(ours[:, past], theirs[:, torch.tensor(past)])

@@ -1,10 +1,11 @@
-"""Against PyTorch, with its weights: the same numbers from another hand."""
+"""Against PyTorch, with its weights."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tfm import attention, layers, masks, transformer
+from tfm.transformer import AttentionContext
 
 torch = pytest.importorskip("torch")
 
@@ -27,8 +28,8 @@ def close(ours, theirs, rel=1e-5):
     assert np.abs(np.asarray(ours) - theirs).max() <= rel * np.abs(theirs).max()
 
 
-def shake(module):
-    """Every parameter away from the 0 or 1 it starts with."""
+def randomise(module):
+    """Draws every parameter, also those that are 0 or 1 at first."""
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.25)
     return module.eval()
@@ -97,13 +98,15 @@ def test_gradients_of_attend_are_torchs():
 
 @pytest.mark.parametrize("cross", [False, True])
 def test_multi_head_is_multihead_attention(cross):
-    module = shake(torch.nn.MultiheadAttention(D, N, batch_first=True))
+    module = randomise(torch.nn.MultiheadAttention(D, N, batch_first=True))
     x = torch.randn(B, T, D)
     memory = torch.randn(B, S, D) if cross else x
     hidden = torch.arange(memory.shape[1])[None] >= torch.tensor([memory.shape[1], 3, 1])[:, None]
-    theirs, looks = module(x, memory, memory, key_padding_mask=hidden, average_attn_weights=False)
+    theirs, their_weights = module(
+        x, memory, memory, key_padding_mask=hidden, average_attn_weights=False
+    )
     weights = attention_weights(module)
-    ours, our_looks = attention.multi_head(
+    ours, our_weights = attention.multi_head(
         weights,
         jax_array(x),
         attention.keys_values(weights, jax_array(memory)),
@@ -111,11 +114,11 @@ def test_multi_head_is_multihead_attention(cross):
         return_weights=True,
     )
     close(ours, theirs)
-    close(our_looks, looks)
+    close(our_weights, their_weights)
 
 
-def config(norm_first, activation):
-    return transformer.Config(
+def architecture(norm_first, activation):
+    return transformer.Architecture(
         d_model=D, heads=N, d_ff=F, dropout=0.0, activation=activation,
         norm_placement="pre" if norm_first else "post",
     )  # fmt: skip
@@ -123,7 +126,7 @@ def config(norm_first, activation):
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_an_encoder_layer_is_transformer_encoder_layer(norm_first):
-    module = shake(
+    module = randomise(
         torch.nn.TransformerEncoderLayer(D, N, F, batch_first=True, norm_first=norm_first)
     )
     x = torch.randn(B, S, D)
@@ -135,19 +138,19 @@ def test_an_encoder_layer_is_transformer_encoder_layer(norm_first):
         "ff": feed_forward_weights(module),
         "ff_norm": norm_weights(module.norm2),
     }
-    ours, _ = transformer.layer(
+    ours = transformer.layer(
         weights,
         jax_array(x),
-        config(norm_first, "relu"),
-        sight=transformer.Sight(masks.padding(~jax_array(hidden))),
+        architecture(norm_first, "relu"),
+        AttentionContext("self", masks.padding(~jax_array(hidden))),
     )
     real = ~hidden.numpy()
-    close(np.asarray(ours)[real], theirs[~hidden])
+    close(np.asarray(ours.x)[real], theirs[~hidden])
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_a_decoder_layer_is_transformer_decoder_layer(norm_first):
-    module = shake(
+    module = randomise(
         torch.nn.TransformerDecoderLayer(D, N, F, batch_first=True, norm_first=norm_first)
     )
     x, memory = torch.randn(B, T, D), torch.randn(B, S, D)
@@ -162,20 +165,23 @@ def test_a_decoder_layer_is_transformer_decoder_layer(norm_first):
         "ff": feed_forward_weights(module),
         "ff_norm": norm_weights(module.norm3),
     }
-    ours, _ = transformer.layer(
+    ours = transformer.layer(
         weights,
         jax_array(x),
-        config(norm_first, "relu"),
-        sight=transformer.Sight(masks.causal(T)),
-        cross=attention.keys_values(weights["cross"], jax_array(memory)),
-        cross_sight=transformer.Sight(masks.padding(~jax_array(hidden))),
+        architecture(norm_first, "relu"),
+        AttentionContext("self", masks.causal(T)),
+        attention.keys_values(weights["cross"], jax_array(memory)),
+        AttentionContext("cross", masks.padding(~jax_array(hidden))),
     )
-    close(ours, theirs)
+    close(ours.x, theirs)
 
 
 def test_norms_are_torchs():
     x = 3 + 5 * torch.randn(B, T, D)
-    layer_norm, rms_norm = shake(torch.nn.LayerNorm(D)), shake(torch.nn.RMSNorm(D, eps=1e-6))
+    layer_norm, rms_norm = (
+        randomise(torch.nn.LayerNorm(D)),
+        randomise(torch.nn.RMSNorm(D, eps=1e-6)),
+    )
     ours = layers.layer_norm(jax_array(x), jax_array(layer_norm.weight), jax_array(layer_norm.bias))
     close(ours, layer_norm(x))
     close(layers.rms_norm(jax_array(x), jax_array(rms_norm.weight)), rms_norm(x))

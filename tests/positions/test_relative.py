@@ -34,7 +34,7 @@ def single(*arrays):
 def test_pick_puts_every_distance_at_its_key_and_spread_is_its_transpose(
     rng, queries, keys, offset
 ):
-    distances = positions.side_by_side(queries, keys, offset)
+    distances = positions.consecutive(queries, keys, offset)
     t, s = np.indices((queries, keys))
     values = jnp.asarray(distances.values_M)[None]
     np.testing.assert_array_equal(distances.pick(values), s - t - offset)
@@ -46,10 +46,11 @@ def test_pick_puts_every_distance_at_its_key_and_spread_is_its_transpose(
     np.testing.assert_allclose((x * spread).sum(), (np.asarray(picked) * y).sum(), rtol=1e-5)
 
 
-def test_queries_at_one_place_pick_their_row(rng):
-    row = positions.from_one_place(jnp.arange(6), jnp.array(3))
-    whole = positions.side_by_side(6, 6)
-    np.testing.assert_array_equal(row.values_M, whole.pick(jnp.asarray(whole.values_M)[None])[3])
+def test_queries_at_one_position_pick_their_row(rng):
+    row = positions.from_one_position(jnp.arange(6), jnp.array(3))
+    all_rows = positions.consecutive(6, 6)
+    expected = all_rows.pick(jnp.asarray(all_rows.values_M)[None])[3]
+    np.testing.assert_array_equal(row.values_M, expected)
     x = jnp.asarray(rng.normal(size=(2, 4, 6)), jnp.float32)
     np.testing.assert_array_equal(row.pick(x), x)
     np.testing.assert_array_equal(row.spread(x), x)
@@ -74,21 +75,21 @@ def test_t5_buckets_that_cannot_be_are_an_error(buckets, far):
 
 def test_t5_bias_is_the_bucket_s_number(rng):
     table = rng.normal(size=(8, N))
-    bias = positions.t5_bias(*single(table), positions.side_by_side(T, S), max_distance=6)
+    bias = positions.t5_bias(*single(table), positions.consecutive(T, S), max_distance=6)
     assert bias.shape == (1, N, T, S)
     for t, s in np.ndindex(T, S):
         (bucket,) = np.asarray(positions.t5_bucket(jnp.array([s - t]), buckets=8, max_distance=6))
         np.testing.assert_allclose(bias[0, :, t, s], table[bucket], rtol=1e-6)
 
 
-def test_alibi_is_a_line_a_head():
+def test_alibi_is_one_slope_a_head():
     slopes = positions.alibi_slopes(8)
     np.testing.assert_allclose(slopes, [2.0**-i for i in range(1, 9)])
     np.testing.assert_allclose(
         positions.alibi_slopes(6)[:4], [2.0 ** (-2 * i) for i in (1, 2, 3, 4)]
     )
     np.testing.assert_allclose(positions.alibi_slopes(6)[4:], [2.0**-1, 2.0**-3])
-    bias = np.asarray(positions.alibi_bias(positions.side_by_side(T, S), 8))
+    bias = np.asarray(positions.alibi_bias(positions.consecutive(T, S), 8))
     for t, s in np.ndindex(T, S):
         np.testing.assert_allclose(bias[0, :, t, s], -slopes * abs(s - t), rtol=1e-6)
 
@@ -96,26 +97,26 @@ def test_alibi_is_a_line_a_head():
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_rotation_is_that_of_complex_numbers(rng, interleaved):
     """Su 2021, eq. 34: channel pairs are complex numbers, times e^(i m θ)."""
-    x, places = rng.normal(size=(2, 5, 3, H)), rng.integers(0, 50, (2, 5, 1))
+    x, at = rng.normal(size=(2, 5, 3, H)), rng.integers(0, 50, (2, 5, 1))
     theta = 100.0 ** (-2 * np.arange(H // 2) / H) / 2.5
     pair = (x[..., ::2], x[..., 1::2]) if interleaved else (x[..., : H // 2], x[..., H // 2 :])
-    turned = (pair[0] + 1j * pair[1]) * np.exp(1j * places[..., None] * theta)
-    parts = [turned.real, turned.imag]
-    join = np.stack(parts, -1).reshape(x.shape) if interleaved else np.concatenate(parts, -1)
+    rotated = (pair[0] + 1j * pair[1]) * np.exp(1j * at[..., None] * theta)
+    parts = [rotated.real, rotated.imag]
+    expected = np.stack(parts, -1).reshape(x.shape) if interleaved else np.concatenate(parts, -1)
     got = positions.rotate(
-        *single(x), jnp.asarray(places), interleaved=interleaved, base=100.0, scaling=2.5
+        *single(x), jnp.asarray(at), interleaved=interleaved, base=100.0, scaling=2.5
     )
-    close(got, join)
+    close(got, expected)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_turned_products_know_the_distance_alone(rng, interleaved):
+def test_products_of_rotated_vectors_depend_on_the_distance_alone(rng, interleaved):
     q, k = single(*rng.normal(size=(2, 1, H)))
-    turn = lambda x, place: positions.rotate(x, jnp.array([place]), interleaved=interleaved)  # noqa: E731
-    near = [float((turn(q, p) * turn(k, p + 3)).sum()) for p in (0, 7, 40)]
-    np.testing.assert_allclose(near, near[0], atol=1e-4)
-    other = float((turn(q, 0) * turn(k, 4)).sum())
-    assert abs(other - near[0]) > 1e-2
+    rotate = lambda x, at: positions.rotate(x, jnp.array([at]), interleaved=interleaved)  # noqa: E731
+    products = [float((rotate(q, p) * rotate(k, p + 3)).sum()) for p in (0, 7, 40)]
+    np.testing.assert_allclose(products, products[0], atol=1e-4)
+    other = float((rotate(q, 0) * rotate(k, 4)).sum())
+    assert abs(other - products[0]) > 1e-2
     with pytest.raises(ValueError, match="even head width, got 7"):
         positions.rotate(q[:, :7], jnp.array([1]))
 
@@ -140,10 +141,9 @@ def shaw_loop(q, k, v, keys, values, clip):
 @pytest.mark.parametrize("clip", [1, 3, 9])
 def test_shaw_equals_the_loop(rng, qkv, clip):
     keys, values = rng.normal(size=(2, 2 * clip + 1, H))
-    distances = positions.side_by_side(T, S)
-    relative = positions.shaw(
-        dict(zip(("keys", "values"), single(keys, values), strict=True)), distances
-    )
+    distances = positions.consecutive(T, S)
+    params = dict(zip(("keys", "values"), single(keys, values), strict=True))
+    relative = positions.Shaw(clip).relative(params, distances)
     out, _ = jax.jit(lambda *x: attention.attend_heads_first(*x, relative=relative))(*single(*qkv))
     close(out, shaw_loop(*qkv, keys, values, clip))
 
@@ -164,7 +164,7 @@ def test_transformer_xl_equals_the_loop(rng, qkv):
     q, k, _ = qkv
     w, u, offset = rng.normal(size=(D, N, H)), *rng.normal(size=(2, N, H))
     params = dict(zip("wuv", single(w, u, offset), strict=True))
-    relative = positions.transformer_xl(params, positions.side_by_side(T, S))
+    relative = positions.TransformerXL().relative(params, positions.consecutive(T, S))
     _, weights = jax.jit(lambda *x: attention.attend_heads_first(*x, relative=relative))(
         *single(*qkv)
     )
@@ -172,9 +172,9 @@ def test_transformer_xl_equals_the_loop(rng, qkv):
 
 
 def test_a_scheme_computes_over_distances_and_not_over_pairs():
-    """At T = S = 256 nothing a scheme makes is as large as [T,S,H] or, for a bias, as [B,T,S]."""
+    """At T = S = 256 no intermediate array is as large as [T,S,H] or, for a bias, as [B,T,S]."""
     length, heads = 256, 2
-    distances = positions.side_by_side(length, length)
+    distances = positions.consecutive(length, length)
 
     def largest(f, *shapes):
         jaxpr = jax.make_jaxpr(f)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))

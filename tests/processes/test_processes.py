@@ -1,4 +1,4 @@
-"""How the processes of a run find each other, agree, and end together; with stand-ins for JAX."""
+"""How processes find each other, exchange values and end together; with a fake JAX service."""
 
 import json
 import subprocess
@@ -30,33 +30,33 @@ JOBSET = {
 
 
 class Service:
-    """What the coordination service does with keys, for threads in the place of processes."""
+    """A fake coordination service, for threads that act as processes."""
 
     def __init__(self):
-        self.kept, self.changed = {}, threading.Condition()
+        self.values, self.changed = {}, threading.Condition()
 
     def key_value_set(self, key, value, allow_overwrite=False):
         with self.changed:
-            assert allow_overwrite or key not in self.kept
-            self.kept[key] = value
+            assert allow_overwrite or key not in self.values
+            self.values[key] = value
             self.changed.notify_all()
 
     def key_value_dir_get(self, key):
         with self.changed:
-            return [(name, value) for name, value in self.kept.items() if name.startswith(key)]
+            return [(name, value) for name, value in self.values.items() if name.startswith(key)]
 
     def blocking_key_value_get(self, key, milliseconds):
         with self.changed:
-            assert self.changed.wait_for(lambda: key in self.kept, milliseconds / 1000)
-            return self.kept[key]
+            assert self.changed.wait_for(lambda: key in self.values, milliseconds / 1000)
+            return self.values[key]
 
     def key_value_delete(self, key):
         with self.changed:
-            del self.kept[key]
+            del self.values[key]
 
 
 def together(count, act):
-    """What ``act(group)`` gives in each of so many processes."""
+    """The results of ``act(group)`` in so many processes, and the service."""
     service = Service()
     with ThreadPoolExecutor(count) as threads:
         groups = [processes.Group(i, count, service) for i in range(count)]
@@ -79,11 +79,11 @@ def together(count, act):
         {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
     ],
 )
-def test_one_process_is_alone(environment):
+def test_environments_of_a_single_process(environment):
     assert hosts.find(processes.Hosts(), environment) is None
 
 
-def test_each_place_where_there_are_others_is_found():
+def test_environments_of_several_processes():
     slurm = hosts.find(processes.Hosts(), SLURM)
     assert (slurm.process, slurm.processes) == (2, 4)
     assert slurm.arguments["cluster_detection_method"] == "slurm"
@@ -99,7 +99,7 @@ def test_each_place_where_there_are_others_is_found():
         **jobset.arguments,
         "coordinator_address": "10.0.0.2:99",
     }
-    # JAX asks a TPU machine who it is.
+    # JAX asks a TPU machine for its index.
     assert hosts.find(processes.Hosts(), {"TPU_WORKER_HOSTNAMES": "a,b"}).arguments == {}
 
 
@@ -114,23 +114,23 @@ def test_each_place_where_there_are_others_is_found():
         (processes.Hosts(timeout=0), {}, "hosts.timeout 0: "),
     ],
 )
-def test_half_of_the_flags_are_an_error(given, environment, words):
+def test_incomplete_or_contradictory_flags_are_refused(given, environment, words):
     with pytest.raises(ValueError) as error:
         hosts.find(given, environment)
     assert words in str(error.value)
 
 
-def test_alone_nothing_is_started():
+def test_single_process_starts_nothing():
     threads = threading.active_count()
     with session.joined(processes.Hosts()) as group:
         assert group is processes.ALONE
         assert threading.active_count() == threads
     assert not jax.distributed.is_initialized()
     assert group.gather({"a": 1}) == [{"a": 1}]
-    assert [x.tolist() for x in group.ask([3, 0.5], np.int32(7))] == [[[3, 0.5]], 7]
+    assert [x.tolist() for x in group.all_gather([3, 0.5], np.int32(7))] == [[[3, 0.5]], 7]
 
 
-def test_who_cannot_reach_the_others_says_so_in_time():
+def test_process_that_cannot_connect_ends_with_a_line():
     code = (
         "from tfm import processes, terminal; terminal.start_logging()\n"
         "with processes.joined(processes.Hosts('127.0.0.1:1', 2, 1, timeout=2)): pass"
@@ -144,20 +144,20 @@ def test_who_cannot_reach_the_others_says_so_in_time():
     )
     assert done.returncode == watchdog.FAILED
     (line,) = [line for line in done.stderr.splitlines() if " E " in line]
-    assert "process 1 of 2: nothing has gone on for 2.0s: " in line
-    assert "waiting for 2 processes to meet at 127.0.0.1:1" in line
+    assert "process 1 of 2: no progress for 2.0s: " in line
+    assert "waiting for 2 processes to connect to 127.0.0.1:1" in line
 
 
-# Agreeing
+# Exchanging values
 
 
-def test_all_gather_the_same_again_and_again():
+def test_gather_repeatedly():
     found, service = together(3, lambda group: [group.gather([group.index, n]) for n in range(4)])
     assert found == [[[[i, n] for i in range(3)] for n in range(4)]] * 3
-    assert len(service.kept) <= 2 * 3  # what everyone has read is taken away
+    assert len(service.values) <= 2 * 3  # values that all have read are deleted
 
 
-def test_those_in_front_make_what_the_others_find(tmp_path):
+def test_primary_first_calls_the_primary_first(tmp_path):
     made = []
 
     def act(group):
@@ -165,7 +165,7 @@ def test_those_in_front_make_what_the_others_find(tmp_path):
             made.append(group.index)
             return group.index
 
-        return group.in_turn(group.first, make)
+        return group.primary_first(group.is_primary, make)
 
     found, _ = together(3, act)
     assert found == [0, 1, 2]
@@ -173,16 +173,16 @@ def test_those_in_front_make_what_the_others_find(tmp_path):
     assert sorted(made) == [0, 1, 2]
 
 
-def test_a_folder_is_filled_once_where_it_is_shared(tmp_path, monkeypatch):
+def test_one_process_is_primary_for_each_separate_folder(tmp_path, monkeypatch):
     shared = lambda group: epath.Path(tmp_path / "all")  # noqa: E731
     own = lambda group: epath.Path(tmp_path / str(group.index // 2))  # noqa: E731
-    assert together(4, lambda group: group.fills(shared(group)))[0] == [True] + [False] * 3
+    assert together(4, lambda group: group.is_primary_for(shared(group)))[0] == [True] + [False] * 3
     here = threading.local()
     monkeypatch.setattr("socket.gethostname", lambda: here.name)
 
     def act(group):
         here.name = f"host {group.index // 2}"
-        return group.fills(own(group))
+        return group.is_primary_for(own(group))
 
     assert together(4, act)[0] == [True, False, True, False]
     together(2, lambda group: group.check_shared(shared(group)))
@@ -195,23 +195,23 @@ def test_a_folder_is_filled_once_where_it_is_shared(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def watched(monkeypatch):
-    """``watched(count, timeout)``: watches of so many processes, and what each ends with."""
+def watchdogs(monkeypatch):
+    """``watchdogs(count, timeout)`` of so many processes → (watchdogs, {index: reason to end})."""
     ended, made = {}, []
 
-    def end(self, words, echo=""):
-        ended[self._index] = echo or words
-        self._words = ended[self._index]
-        self._hurry.set()
-        self._over.wait()
+    def end(self, reason, received=""):
+        ended[self._index] = received or reason
+        self._reason = ended[self._index]
+        self._wake.set()
+        self._closed.wait()
 
-    monkeypatch.setattr(watchdog.Watch, "end", end)
+    monkeypatch.setattr(watchdog.Watchdog, "end", end)
 
     def make(count, timeout):
         service = Service()
         for i in range(count):
-            made.append(watchdog.Watch(timeout, i, count))
-            made[-1].join(service, i, count)
+            made.append(watchdog.Watchdog(timeout, i, count))
+            made[-1].connect(service, i, count)
         return made, ended
 
     yield make
@@ -226,62 +226,62 @@ def wait_for(ended, count, seconds):
     return ended
 
 
-def test_nobody_ends_while_things_go_on(watched):
-    watches, ended = watched(2, 1.0)
+def test_no_process_ends_while_all_make_progress(watchdogs):
+    watching, ended = watchdogs(2, 1.0)
     for n in range(30):
-        for one in watches:
-            one.at(f"in update {n}")
+        for one in watching:
+            one.set_stage(f"in update {n}")
         time.sleep(0.1)
     assert not ended
 
 
-def test_one_without_a_pulse_ends_the_others(watched):
-    watches, ended = watched(3, 1.0)
-    for one in watches:
-        one.at("in update 7", 10)
+def test_missing_heartbeat_ends_the_others(watchdogs):
+    watching, ended = watchdogs(3, 1.0)
+    for one in watching:
+        one.set_stage("in update 7", 10)
     time.sleep(0.4)
     assert not ended
-    watches[1].close()
+    watching[1].close()
     wait_for(ended, 2, 5)
     assert set(ended) == {0, 2}
     for words in ended.values():
-        assert "process 1 has given no sign of life for 1.0s (it was in update 7)" in words
-        assert watchdog.AGAIN in words
+        assert "process 1 has sent no heartbeat for 1.0s (it was in update 7)" in words
+        assert watchdog.RESTART_HINT in words
 
 
-def test_what_is_stuck_is_named(watched):
-    watches, ended = watched(3, 1.0)
-    for i, one in enumerate(watches):
-        one.at("reading the batch of update 8" if i == 1 else "in update 8")
+def test_no_progress_is_reported_with_the_stage_of_every_process(watchdogs):
+    watching, ended = watchdogs(3, 1.0)
+    for i, one in enumerate(watching):
+        one.set_stage("reading the batch of update 8" if i == 1 else "in update 8")
     words = wait_for(ended, 3, 5)[0]
-    assert "nothing has gone on for 1.0s: " in words
+    assert "no progress for 1.0s: " in words
     assert "processes 0, 2 are in update 8" in words
     assert "process 1 is reading the batch of update 8" in words
 
 
-def test_work_without_a_limit_is_left_alone(watched):
-    watches, ended = watched(2, 0.5)
-    watches[0].at("preparing the data", float("inf"))
-    watches[1].at("preparing the data", float("inf"))
+def test_stage_without_a_limit_ends_nothing(watchdogs):
+    watching, ended = watchdogs(2, 0.5)
+    watching[0].set_stage("preparing the data", float("inf"))
+    watching[1].set_stage("preparing the data", float("inf"))
     time.sleep(0.5)
-    watches[1].close()  # Python's lock is taken, say: no pulse
+    watching[1].close()  # no heartbeat, as when Python's lock is held
     time.sleep(1.0)
     assert not ended
 
 
-def test_what_one_says_all_end_with(watched):
-    watches, ended = watched(3, 60.0)
-    watches[2]._words = "process 2: error: the disk is full"
-    watches[2]._hurry.set()
-    for one in watches:
-        one._hurry.set()
+def test_all_end_with_the_reason_of_the_first(watchdogs):
+    watching, ended = watchdogs(3, 60.0)
+    watching[2]._reason = "process 2: error: the disk is full"
+    watching[2]._wake.set()
+    for one in watching:
+        one._wake.set()
     wait_for(ended, 2, 10)
     assert {ended[0], ended[1]} == {"process 2: error: the disk is full"}
 
 
-def test_a_pulse_says_where_its_process_is(watched):
-    watches, _ = watched(1, 1.0)
-    watches[0].at("in update 1")
+def test_heartbeat_contains_the_stage(watchdogs):
+    watching, _ = watchdogs(1, 1.0)
+    watching[0].set_stage("in update 1")
     time.sleep(0.3)
-    service = watches[0]._client
-    assert json.loads(service.kept["tfm/pulse/0"])[1:] == ["in update 1", 1.0, ""]
+    service = watching[0]._client
+    assert json.loads(service.values["tfm/heartbeat/0"])[1:] == ["in update 1", 1.0, ""]

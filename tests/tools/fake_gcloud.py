@@ -1,7 +1,7 @@
-"""A Google Cloud made of folders, behind the command line of gcloud: for test_tpu_vm.py.
+"""A fake gcloud for test_tpu_vm.py: nodes and workers are files and folders under $CLOUD.
 
-It takes the flags that gcloud 528 defines for these commands, no others, writes down every call,
-and runs what is sent by ssh as ssh does: words put together by blanks, given to a shell.
+It accepts exactly the flags that gcloud 528 defines for these commands, records every call, and
+runs ssh commands as ssh does: the words joined by blanks and given to a shell.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FLAGS = {
 
 
 def parse(words):
-    """The call's group, verb and flags; an unknown flag ends the program with code 2."""
+    """The group, verb and flags of a call; an unknown flag exits with code 2."""
     assert words[:2] == ["compute", "tpus"], words
     group, verb = words[2:4]
     parser = argparse.ArgumentParser(allow_abbrev=False)

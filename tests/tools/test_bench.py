@@ -1,4 +1,4 @@
-"""What tools/bench.py prints and keeps; that its figures are right is for people to see."""
+"""The output of tools/bench.py; the figures themselves are not tested."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def scaling(*options):
-    """The command on a tiny shape, to its end."""
+    """Runs the command on a tiny shape."""
     shape = {"width": 128, "layers": 1, "d-ff": 64, "vocab": 64, "batch": 4, "length": 8}
     sizes = [word for name, size in shape.items() for word in (f"--shape.{name}", str(size))]
     return subprocess.run(
@@ -36,12 +36,12 @@ def scaling(*options):
 
 @pytest.mark.slow
 def test_scaling_compares_numbers_of_devices(tmp_path):
-    kept = tmp_path / "rows.json"
-    turns = ["--rounds", "1", "--repeats", "2", "--json", str(kept)]
+    results = tmp_path / "rows.json"
+    turns = ["--rounds", "1", "--repeats", "2", "--json", str(results)]
     done = scaling("--axes", "tensor", "--growths", "weak", "--devices", "1", "2", *turns)
     assert done.returncode == 0, done.stderr
     assert "weak scaling (batch times devices)" in done.stderr
-    found = json.loads(kept.read_text())
+    found = json.loads(results.read_text())
     assert "scaling" in found["command"] and found["versions"]["jax"] and found["cores"]
     one, two = found["rows"]
     assert (one["side"], two["side"]) == ("tensor 1", "tensor 2")
@@ -62,7 +62,7 @@ def measure(monkeypatch):
     return measure
 
 
-def test_both_sides_of_tfm_run(measure):
+def test_the_sides_of_tfm_run(measure):
     from peers import ours, shapes
 
     shape = shapes.Shape(width=128, layers=1, d_ff=64, vocab=64, batch=4, length=9)
@@ -75,15 +75,15 @@ def test_both_sides_of_tfm_run(measure):
         assert (side.name, side.tokens) == ("tfm", 36) and side.flops > 0
 
 
-def test_a_table_prints_names_as_they_are_and_says_what_it_counts(measure, capsys):
+def test_the_table_prints_names_unchanged_and_the_unit(measure, capsys):
     rows = measure.from_speeds("v5e:2x4: a :cat: of [B,T]", {"tfm": [10.0, 30.0, 20.0], "[x]": [5]})
     measure.report([dataclasses.replace(row, unit="words/s") for row in rows], None)
-    said = capsys.readouterr().err
-    assert "v5e:2x4: a :cat: of [B,T]" in said and "[x]" in said
-    assert "words/s" in said and "target tok/s" not in said
-    assert "tfm / side" in said and "4.00" in said
+    printed = capsys.readouterr().err
+    assert "v5e:2x4: a :cat: of [B,T]" in printed and "[x]" in printed
+    assert "words/s" in printed and "target tok/s" not in printed
+    assert "tfm / side" in printed and "4.00" in printed
 
 
-def test_what_goes_wrong_in_the_process_of_a_side_is_told(measure):
+def test_an_error_in_the_process_of_a_side_is_raised(measure):
     with pytest.raises(ValueError, match=r"invalid literal for int.*'many'"):
         measure.compare("work", [functools.partial(int, "many")], rounds=1, repeats=1)

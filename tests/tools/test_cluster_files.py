@@ -1,9 +1,9 @@
-"""tools/*.sh under shellcheck; the Slurm script with Slurm played; the JobSet by its schema.
+"""tools/*.sh under shellcheck; the Slurm script with fake Slurm commands; the JobSet by its schema.
 
-The schema is that of ``kubeflow-trainer-api``: classes made from the OpenAPI definitions of JobSet
-v1alpha2 and of Kubernetes' Job and Pod. They know names, types and what is required; not the
-values of the few enumerations used here, nor what the controllers' own checks say: those are
-asserted below one by one.
+The schema is that of ``kubeflow-trainer-api``: classes generated from the OpenAPI definitions of
+JobSet v1alpha2 and of Kubernetes' Job and Pod. They check names, types and required fields, but
+neither the values of the enumerations used here nor the rules that the controllers check: tests
+below assert those one by one.
 """
 
 import copy
@@ -31,8 +31,8 @@ def test_shellcheck(script):
 
 @pytest.fixture
 def slurm(tmp_path):
-    """``slurm(code, state, *arguments)``: the script as a job whose srun ends with this code and
-    which squeue calls by this state; gives its exit code, its stderr, and the calls it made.
+    """``slurm(code, state, *arguments)`` runs the script as a job whose srun exits with ``code``
+    and whose state squeue prints; returns its exit code, its stderr and the calls it made.
     """
     bin_ = tmp_path / ".venv" / "bin"
     bin_.mkdir(parents=True)
@@ -65,7 +65,7 @@ def slurm(tmp_path):
     return run
 
 
-def test_slurm_starts_tfm_with_the_arguments_as_they_stand(slurm, tmp_path):
+def test_slurm_starts_tfm_with_unchanged_arguments(slurm, tmp_path):
     arguments = ["x.py", "--workdir", "a b/*", "--note", "it's $HOME", ""]
     code, err, made = slurm(0, "RUNNING", *arguments)
     assert code == 0, err
@@ -79,19 +79,19 @@ def test_slurm_starts_tfm_with_the_arguments_as_they_stand(slurm, tmp_path):
     "code, state, again",
     [
         (0, "RUNNING", False),  # done
-        (143, "RUNNING", True),  # the time is up: saved
+        (143, "RUNNING", True),  # time limit: a checkpoint was saved
         (143, "COMPLETING", False),  # cancelled by its owner
         (143, "", False),
         (1, "RUNNING", False),  # failed
     ],
 )
-def test_slurm_puts_back_what_was_told_to_stop(slurm, code, state, again):
+def test_slurm_requeues_a_job_that_saved_and_stopped(slurm, code, state, again):
     ended, _, made = slurm(code, state, "x.py", "--workdir", "w")
     assert ended == code
     assert made.get("scontrol") == ("requeue 7\n" if again else None)
 
 
-def test_slurm_tells_misuse(slurm, tmp_path):
+def test_slurm_reports_misuse(slurm, tmp_path):
     for job, arguments in (("", ["x.py"]), ("7", [])):
         code, err, made = slurm(0, "RUNNING", *arguments, job=job)
         assert (code, made) == (2, {})
@@ -102,7 +102,7 @@ def test_slurm_tells_misuse(slurm, tmp_path):
     assert "pip install -e '.[cuda]'" in err
 
 
-SBATCH = {  # sbatch(1): the options used and the form of their values
+SBATCH = {  # the options used and the form of their values, from sbatch(1)
     "job-name": r"\w+",
     "nodes": r"\d+(-\d+)?",
     "gpus-per-node": r"(\w+:)?\d+",
@@ -121,21 +121,21 @@ def test_slurm_directives():
     given = {}
     for number, line in enumerate(lines):
         if line.startswith("#SBATCH"):
-            # After the first command sbatch no longer reads them.
+            # sbatch reads them only before the first command.
             assert all(before.startswith("#") for before in lines[:number])
             option, equals, value = line.removeprefix("#SBATCH --").partition("=")
             form = SBATCH[option]
             assert re.fullmatch(form, value) if form else not equals, line
             given[option] = value
-    # JAX takes one device a process under Slurm, by the process's number on its node.
+    # Under Slurm JAX uses one device per process, by the process's number on its node.
     assert given["ntasks-per-node"] == given["gpus-per-node"]
-    # To the processes, not the batch shell ("B:"), and with time left to save.
+    # Sent to the processes, not to the batch shell ("B:"), and with time left to save.
     assert given["signal"] == "TERM@300"
     assert {"requeue", "open-mode"} <= given.keys()
 
 
 def check_jobset(manifest):
-    """Raises where the manifest is not a JobSet: what the classes do not know, they drop."""
+    """Raises if the manifest is not a JobSet; the classes drop fields that they do not know."""
     found = models.JobsetV1alpha2JobSet.from_dict(copy.deepcopy(manifest)).to_dict()
     if found != manifest:
         raise ValueError("unknown fields")
@@ -184,17 +184,17 @@ def test_jobset_restarts_on_143_and_on_a_lost_node(manifest):
     assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
     assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     assert policy["maxRestarts"] > 0
-    told, lost = job(manifest)["podFailurePolicy"]["rules"]
-    assert told["action"] == lost["action"] == "FailJob"
+    stopped, lost = job(manifest)["podFailurePolicy"]["rules"]
+    assert stopped["action"] == lost["action"] == "FailJob"
     container = pod(manifest)["containers"][0]["name"]
-    assert told["onExitCodes"] == {"containerName": container, "operator": "In", "values": [143]}
+    assert stopped["onExitCodes"] == {"containerName": container, "operator": "In", "values": [143]}
     assert lost["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-    # The Job controller takes a podFailurePolicy only with this; and one pod must not come alone.
+    # The Job controller accepts a podFailurePolicy only with this; and no pod may restart alone.
     assert pod(manifest)["restartPolicy"] == "Never"
     assert job(manifest)["backoffLimit"] == 0
 
 
-def test_jobset_tells_every_process_its_number_and_where_the_first_one_is(manifest):
+def test_jobset_gives_every_process_its_number_and_the_coordinator(manifest):
     (replicated,) = manifest["spec"]["replicatedJobs"]
     (container,) = pod(manifest)["containers"]
     variables = {entry["name"]: entry for entry in container["env"]}
@@ -211,8 +211,8 @@ def test_jobset_tells_every_process_its_number_and_where_the_first_one_is(manife
     assert field == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
-def test_jobset_script_runs_tfm_in_place_of_the_shell(manifest, tmp_path):
-    """The container's own command, with pip and tfm played: tfm gets the arguments, and SIGTERM."""
+def test_jobset_script_replaces_the_shell_by_tfm(manifest, tmp_path):
+    """The container's command with fake pip and tfm: tfm gets the arguments, and so SIGTERM."""
     (container,) = pod(manifest)["containers"]
     script, name, *arguments = container["args"]
     assert container["command"] == ["bash", "-c"]

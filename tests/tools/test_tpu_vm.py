@@ -1,4 +1,4 @@
-"""tools/tpu_vm.sh against a Google Cloud made of folders (fake_gcloud.py)."""
+"""tools/tpu_vm.sh against a fake Google Cloud that keeps its nodes in folders (fake_gcloud.py)."""
 
 import json
 import os
@@ -16,8 +16,8 @@ COMMANDS = ["create", "push", "install", "run", "logs"]
 COMMANDS += ["status", "stop", "resume", "keep", "delete"]
 TRAIN = ["tfm", "train", "experiments/x.py", "--workdir", "gs://bucket/x"]
 
-# What a worker has besides a shell. The session of tmux lasts until somebody looks for it; tfm
-# ends as the next line of $CLOUD/endings says, and may take the node along.
+# Programs of a worker. The tmux session exists until it is first asked for; tfm ends with the exit
+# code, or the loss of the node, that the next line of $CLOUD/endings says.
 STUBS = {
     "tmux": """
 case $1 in
@@ -54,7 +54,7 @@ def cloud(tmp_path):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone of a small tfm that holds the script: one file is ignored, one new, one gone."""
+    """A small git clone with the script in it: one file is ignored, one untracked, one deleted."""
     root = tmp_path / "a clone"
     for name in (
         "tools/x",
@@ -76,7 +76,7 @@ def clone(tmp_path):
 
 @pytest.fixture
 def tpu(cloud, clone):
-    """``tpu("run", "node", ...)``: the script with gcloud played; gives code, stdout, stderr."""
+    """``tpu("run", "node", ...)`` runs the script; returns (exit code, stdout, stderr)."""
 
     def run(*words, script=clone / "tools" / "tpu_vm.sh"):
         path = f"{cloud}/bin{os.pathsep}{os.environ['PATH']}"
@@ -98,8 +98,8 @@ def verbs(cloud):
     return [f"{group} {verb}" for group, verb, *_ in calls(cloud)]
 
 
-def arrived(cloud):
-    """The arguments of every tfm that was started."""
+def started(cloud):
+    """The arguments of every started tfm."""
     return [part.split("\0")[:-1] for part in (cloud / "argv").read_text().split("END\0")[:-1]]
 
 
@@ -132,10 +132,10 @@ def test_create_on_demand_spot_and_queued(tpu, cloud, options, call):
     assert verbs(cloud)[1:] == (["queued-resources describe"] if "--queued" in options else [])
 
 
-def test_push_carries_the_clone_and_drops_what_is_gone(tpu, cloud):
+def test_push_copies_the_clone_and_deletes_removed_modules(tpu, cloud):
     ready(tpu)
     home = cloud / "worker1" / "tfm"
-    (home / "tfm/stale.py").write_text("a module deleted since")
+    (home / "tfm/stale.py").write_text("a module that was deleted")
     (home / "corpus").write_text("not ours")
     assert tpu("push", "node")[0] == 0
     assert (home / "new one.py").read_text() == "new one.py"
@@ -145,7 +145,7 @@ def test_push_carries_the_clone_and_drops_what_is_gone(tpu, cloud):
     assert not (home / ".git").exists()
 
 
-def test_install_is_pip_in_an_environment_of_its_own(tpu, cloud):
+def test_install_uses_pip_in_a_virtual_environment(tpu, cloud):
     ready(tpu)
     assert tpu("install", "node")[0] == 0
     installed = (cloud / "pip").read_text().splitlines()
@@ -162,11 +162,11 @@ def hostile():
     return fixed + ["".join(rng.choices(letters, k=9)) for _ in range(40)]
 
 
-def test_arguments_reach_every_worker_as_they_stand(tpu, cloud):
+def test_arguments_reach_every_worker_unchanged(tpu, cloud):
     ready(tpu)
     code, _, err = tpu("run", "node", "--", "tfm", *hostile())
     assert code == 0, err
-    found = arrived(cloud)
+    found = started(cloud)
     assert [len(words) for words in found] == [len(hostile())] * 2
     for here, *there in zip(hostile(), *found, strict=True):
         assert there == [here] * 2
@@ -184,7 +184,7 @@ def test_arguments_reach_every_worker_as_they_stand(tpu, cloud):
     ],
 )
 def test_dry_run_prints_the_calls_and_makes_none(tpu, cloud, words):
-    """The text, given to a shell, makes the very calls that the script makes without --dry-run."""
+    """Run by a shell, the printed text makes the calls that the script makes without --dry-run."""
     code, text, err = tpu(words[0], "--dry-run", *words[1:])
     assert code == 0, err
     assert calls(cloud) == []
@@ -200,7 +200,7 @@ def test_dry_run_prints_the_calls_and_makes_none(tpu, cloud, words):
     assert printed
 
 
-def test_dry_run_of_keep_shows_the_whole_way_back(tpu, cloud):
+def test_dry_run_of_keep_shows_the_recovery_from_a_preemption(tpu, cloud):
     code, text, err = tpu("keep", "node", "--type", "v4-8", "--dry-run", "--", *TRAIN)
     assert code == 0, err
     assert calls(cloud) == []
@@ -210,46 +210,46 @@ def test_dry_run_of_keep_shows_the_whole_way_back(tpu, cloud):
 
 
 def keep(tpu, cloud, endings, *options):
-    """`keep` with these ends of tfm, in the order in which the two workers start it."""
+    """Runs `keep`; ``endings`` are those of tfm, in the order in which the two workers start it."""
     (cloud / "endings").write_text("".join(f"{e}\n" for e in endings))
     options = ("--type", "v6e-8", "--every", "0.01", *options)
     return tpu("keep", "node", *options, "--", *TRAIN)
 
 
 @pytest.mark.parametrize("state, queued", [("PREEMPTED", ["--queued"]), ("TERMINATED", [])])
-def test_keep_makes_a_lost_node_anew_and_runs_the_same_command(tpu, cloud, state, queued):
+def test_keep_recreates_a_lost_node_and_runs_the_same_command(tpu, cloud, state, queued):
     code, _, err = keep(tpu, cloud, [state, state, "0", "0"], *queued, "--spot")
     assert code == 0, err
-    assert arrived(cloud) == [TRAIN[1:]] * 4
+    assert started(cloud) == [TRAIN[1:]] * 4
     group = "queued-resources" if queued else "tpu-vm"
     made = [verb for verb in verbs(cloud) if verb.split()[1] in ("create", "delete")]
     assert made == [f"{group} create", f"{group} delete", f"{group} create"]
     assert all("--spot" in call for call in calls(cloud) if call[1] == "create")
 
 
-def test_keep_brings_back_a_suspended_request(tpu, cloud):
+def test_keep_recreates_a_suspended_queued_resource(tpu, cloud):
     (cloud / "queued-resources").write_text('{"node": "SUSPENDED"}')
     code, _, err = keep(tpu, cloud, [], "--queued")
     assert code == 0, err
     assert calls(cloud)[2] == ["queued-resources", "delete", "node", "--force", "--quiet"]
 
 
-def test_keep_goes_on_after_143_without_a_new_node_and_without_limit(tpu, cloud):
+def test_keep_restarts_after_143_on_the_same_node_without_limit(tpu, cloud):
     code, _, err = keep(tpu, cloud, ["143"] * 4 + ["0", "0"], "--retries", "0")
     assert code == 0, err
-    assert len(arrived(cloud)) == 6
+    assert len(started(cloud)) == 6
     assert verbs(cloud).count("tpu-vm create") == 1
 
 
-def test_keep_gives_up_on_a_run_that_fails_again_and_again(tpu, cloud):
-    """One worker's failure counts, whatever the others say."""
+def test_keep_gives_up_on_a_run_that_keeps_failing(tpu, cloud):
+    """A failure counts even if other workers end well."""
     code, _, err = keep(tpu, cloud, ["143", "1", "0", "1"], "--retries", "1")
     assert code == 1
     assert "the run failed 2 times" in err
     assert "failed with code 1" in err
 
 
-def test_keep_does_not_take_a_failed_call_for_a_lost_node(tpu, cloud):
+def test_keep_does_not_mistake_a_failed_call_for_a_lost_node(tpu, cloud):
     ready(tpu)
     (cloud / "calls").unlink()
     (cloud / "fail-list").touch()
@@ -259,24 +259,24 @@ def test_keep_does_not_take_a_failed_call_for_a_lost_node(tpu, cloud):
     assert verbs(cloud) == ["tpu-vm list"] * 3
 
 
-def test_keep_does_not_believe_the_end_of_an_earlier_run(tpu, cloud):
+def test_keep_ignores_the_exit_code_of_an_earlier_run(tpu, cloud):
     ready(tpu)
     assert tpu("run", "node", "--", "tfm", "earlier")[0] == 0
-    assert tpu("status", "node")[0] == 0  # the stub's session ends with this look
+    assert tpu("status", "node")[0] == 0  # this ends the fake tmux session
     code, _, err = keep(tpu, cloud, [])
     assert code == 0, err
-    assert arrived(cloud)[2:] == [TRAIN[1:]] * 2
+    assert started(cloud)[2:] == [TRAIN[1:]] * 2
     assert "failed" not in err
 
 
-def test_keep_warns_of_a_folder_that_goes_with_the_node(tpu):
+def test_keep_warns_of_a_folder_that_is_deleted_with_the_node(tpu):
     local = [word.replace("gs://bucket/x", "runs/x") for word in TRAIN]
     for train, warned in ((local, True), (TRAIN, False)):
         _, _, err = tpu("keep", "node", "--type", "v4-8", "--dry-run", "--", *train)
-        assert ("lost with the node's disk" in err) == warned
+        assert ("deleted with the node's disk" in err) == warned
 
 
-def test_resume_leaves_a_run_alone_and_a_stopped_node_too(tpu, cloud):
+def test_resume_leaves_a_running_run_and_a_stopped_node_alone(tpu, cloud):
     ready(tpu)
     (cloud / "worker1" / "session").touch()
     words = ["resume", "node", "--type", "v6e-8", "--", *TRAIN]
@@ -293,14 +293,14 @@ def test_a_second_run_is_refused(tpu, cloud):
     (cloud / "worker0" / "session").touch()
     code, _, err = tpu("run", "node", "--", *TRAIN)
     assert code != 0
-    assert "a run goes on already" in err
-    assert len(arrived(cloud)) == 1  # on the other worker
+    assert "a run is already going" in err
+    assert len(started(cloud)) == 1  # on the other worker
 
 
-def test_status_tells_node_and_workers(tpu, cloud):
+def test_status_prints_the_state_of_node_and_workers(tpu, cloud):
     assert tpu("status", "node") == (0, "node: no such node\n", "")
     ready(tpu)
-    assert tpu("status", "node")[1].split()[3::2] == ["never", "never"]
+    assert tpu("status", "node")[1].split()[3::2] == ["not-started", "not-started"]
     (cloud / "endings").write_text("143\n3\n")
     tpu("run", "node", "--", *TRAIN)
     assert [line.split()[1:] for line in tpu("status", "node")[1].splitlines()[1:]] == [
@@ -312,31 +312,31 @@ def test_status_tells_node_and_workers(tpu, cloud):
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, message",
     [
-        (["begin"], "no command 'begin'"),
+        (["begin"], "unknown command 'begin'"),
         (["create", "node"], "--type is missing"),
         (["create", "node", "--type", "v99-8"], "give --runtime"),
         (["create", "node", "--type"], "value is missing"),
-        (["create", "node", "--tyep=v4-8"], "no option '--tyep'"),
+        (["create", "node", "--tyep=v4-8"], "unknown option '--tyep'"),
         (["push"], "NAME is missing"),
-        (["push", "node", "other"], "'other' is one name too many"),
+        (["push", "node", "other"], "unexpected 'other': only one NAME"),
         (["run", "node"], "the command to run is missing"),
-        (["run", "node", "tfm", "train"], "stands after --"),
-        (["push", "node", "--", "x"], "'x' is too much"),
+        (["run", "node", "tfm", "train"], "a command to run after --"),
+        (["push", "node", "--", "x"], "unexpected 'x'"),
         (["logs", "node", "--lines", "3; rm -r x"], "take numbers"),
     ],
 )
-def test_misuse_is_told_in_a_line(tpu, cloud, words, told):
+def test_misuse_is_one_line_of_error(tpu, cloud, words, message):
     code, out, err = tpu(*words)
     assert code == 2
     assert out == ""
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert calls(cloud) == []
 
 
-def test_errors_of_the_machine_say_what_to_do(tpu, cloud, clone):
+def test_a_missing_clone_or_gcloud_is_an_error_with_a_remedy(tpu, cloud, clone):
     (clone / ".git").rename(clone / "not git")
     code, _, err = tpu("push", "node")
     assert code == 1

@@ -1,4 +1,4 @@
-"""A run in a bucket, of an emulated Google Cloud Storage, is the run it would be on a disk."""
+"""A run in a bucket of an emulated Google Cloud Storage equals the same run on a local disk."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ from gcp_storage_emulator.server import create_server
 download = objects.download
 
 def with_generation(request, response, storage, *args, **kwargs):
-    # The real server says it, and tensorstore asks: it is what a conditional write goes by.
+    # The real server sends it, and tensorstore needs it for conditional writes.
     download(request, response, storage, *args, **kwargs)
     if response.status.value < 400:
         file = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
@@ -39,7 +39,7 @@ create_server("localhost", int(sys.argv[1]), in_memory=True, default_bucket="run
 
 @pytest.fixture
 def cloud(monkeypatch):
-    """Everything that speaks to Google Cloud Storage speaks to a server of this test's."""
+    """A local server, used by everything that accesses Google Cloud Storage."""
     port = str(20000 + os.getpid() % 10000)
     server = subprocess.Popen(
         [sys.executable, "-c", SERVE, port], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -67,14 +67,14 @@ def curves(text):
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_goes_on_and_translates(cloud, tmp_path, quick_compile):
+def test_run_in_a_bucket_resumes_and_translates(cloud, tmp_path, quick_compile):
     from etils import epath
 
-    c = tiny.config(tmp_path, train={"validate_every": 10, "checkpoint_every": 5})
+    experiment = tiny.config(tmp_path, train={"validate_every": 10, "checkpoint_every": 5})
     remote, local = f"{cloud}/a/run", tmp_path / "run"
-    for stop in ("13u", "20u"):  # a log line averages what was trained before and after the stop
+    for stop in ("13u", "20u"):  # a log line averages updates before and after the stop
         for folder in (local, remote):
-            loop.train(tiny.change(c, train={"stop": stop}), folder)
+            loop.train(tiny.change(experiment, train={"stop": stop}), folder)
 
     folder = epath.Path(remote)
     names = {path.name for path in folder.iterdir()}
@@ -98,18 +98,18 @@ def test_a_run_in_a_bucket_goes_on_and_translates(cloud, tmp_path, quick_compile
 
 
 @pytest.mark.slow
-def test_an_unfinished_checkpoint_in_a_bucket_is_not_picked(cloud):
+def test_unfinished_checkpoint_in_a_bucket_is_not_restored(cloud):
     from etils import epath
 
     folder = f"{cloud}/b/checkpoints"
     state = {"w": jax.numpy.arange(1000.0)}
-    with checkpoint.Checkpoints(folder) as checkpoints:
+    with checkpoint.CheckpointManager(folder) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, state, {"at": step})
     for path in (epath.Path(folder) / "2").iterdir():
         if path.name.startswith("commit_success"):
             path.unlink()
-    with checkpoint.Checkpoints(folder) as checkpoints:
+    with checkpoint.CheckpointManager(folder) as checkpoints:
         step, got, position = checkpoints.restore(state)
         assert (step, position) == (1, {"at": 1})
         np.testing.assert_array_equal(got["w"], state["w"])

@@ -1,4 +1,4 @@
-"""A run that goes on with other devices is the run it would have been."""
+"""A run resumed on other devices equals an uninterrupted one."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ UPDATES = 100
 
 
 class Hashed:
-    """A stream of batches that keeps a hash of each one it gives."""
+    """A stream of batches that records a hash of each."""
 
     def __init__(self, batches, hashes):
         self._batches, self._hashes = batches, hashes
@@ -28,29 +28,31 @@ class Hashed:
 
     def __next__(self):
         batch = next(self._batches)
-        content = b"".join(name.encode() + np.asarray(batch[name]).tobytes() for name in batch)
+        content = b"".join(
+            name.encode() + np.asarray(x).tobytes() for name, x in batch._asdict().items()
+        )
         self._hashes.append(hashlib.sha256(content).hexdigest())
         return batch
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """``train(name, (mesh, updates), ...)`` → (hashes, loss curve, first and last weights)."""
+    """``train(name, (mesh, stop), ...)`` → (hashes of batches, loss curve, final state)."""
     make, hashes = stream.batches, []
     monkeypatch.setattr(stream, "batches", lambda *a, **k: Hashed(make(*a, **k), hashes))
 
     def run(name, *parts):
         hashes.clear()
         for mesh, stop in parts:
-            # Log lines do not fall on the ends of parts: their sums are kept with the checkpoint.
-            c = tiny.config(
+            # Log lines do not coincide with stops: unlogged metrics are kept in the checkpoint.
+            experiment = tiny.config(
                 tmp_path,
                 model={"heads": 4, "dropout": 0.1},
                 tokenizer={"source_size": 12, "target_size": 12},
                 data={"dev": ()},
                 train={"stop": f"{stop}u", "log_every": 7, "checkpoint_every": 1000, "ema": 0.9},
             )
-            outcome = loop.train(dataclasses.replace(c, mesh=mesh), tmp_path / name)
+            outcome = loop.train(dataclasses.replace(experiment, mesh=mesh), tmp_path / name)
             assert outcome.step == stop and not outcome.interrupted
         with (tmp_path / name / "metrics.tsv").open(newline="") as file:
             rows = [row for row in csv.reader(file, delimiter="\t") if row[1] == "train/loss"]
@@ -61,7 +63,7 @@ def train(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_eight_devices_then_one_then_eight_in_another_way(train, quick_compile):
+def test_eight_devices_then_one_then_eight_in_another_mesh(train, quick_compile):
     one = Mesh(data=1)
     wanted_hashes, wanted_curve, wanted = train("steady", (one, UPDATES))
     hashes, curve, got = train(
@@ -74,7 +76,7 @@ def test_eight_devices_then_one_then_eight_in_another_way(train, quick_compile):
     np.testing.assert_allclose(list(curve.values()), list(wanted_curve.values()), rtol=1e-5)
 
     def compare(path, a, b):
-        # A key's bias moves all scores of a row alike: its gradient is noise, which Adam enlarges.
+        # A key bias shifts all scores of a row alike: its gradient is noise that Adam scales up.
         if [key.key for key in path[-2:]] != ["k", "b"]:
             np.testing.assert_allclose(a, b, atol=1e-5)
 

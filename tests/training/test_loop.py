@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import tfm
-from tfm import config
+from tfm import checkpoint, config
 from tfm.training import loop, step
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -26,18 +26,18 @@ def rows(run):
         ]
 
 
-def kept(tiny_run):
-    """The config of the run, as an experiment would give it."""
+def read_experiment(tiny_run):
+    """The experiment that a run was started with."""
     return config.from_json((tiny_run / "config.json").read_text())
 
 
 @pytest.fixture
 def run(tiny_run, tmp_path):
-    """A copy of the tiny run, to go on with."""
+    """A copy of the tiny run that may be resumed."""
     return shutil.copytree(tiny_run, tmp_path / "run")
 
 
-def test_the_folder_holds_all_there_is_to_a_run(tiny_run):
+def test_files_in_the_folder_of_a_run(tiny_run):
     files = {str(p.relative_to(tiny_run)) for p in tiny_run.rglob("*")}
     assert files >= {
         "config.json", "log.txt", "metrics.tsv", "hypotheses/100.txt", "hypotheses/200.txt",
@@ -47,15 +47,15 @@ def test_the_folder_holds_all_there_is_to_a_run(tiny_run):
     assert any(name.startswith("tensorboard/events") for name in files)
     assert not [name for name in files if "tmp" in name or "damaged" in name]
 
-    c = kept(tiny_run)
-    assert c.model.source_vocab == tfm.load(tiny_run).source.size
-    dev = Path(c.data.dev[0]).read_text().splitlines()
+    experiment = read_experiment(tiny_run)
+    assert experiment.model.source_vocab == tfm.load(tiny_run).source.size
+    dev = Path(experiment.data.dev[0]).read_text().splitlines()
     for update in (100, 200):
         text = (tiny_run / "hypotheses" / f"{update}.txt").read_text()
         assert len(text.splitlines()) == len(dev)
 
 
-def test_the_record_says_how_training_went(tiny_run):
+def test_metrics_and_log_of_a_run(tiny_run):
     found = rows(tiny_run)
     assert {update for update, _, _ in found} == set(range(25, 201, 25))
     last = {name: value for update, name, value in found if update == 200}
@@ -78,10 +78,10 @@ def test_the_record_says_how_training_went(tiny_run):
     assert "update 200 | " in log
 
 
-def test_dev_loss_is_that_of_forced_scoring(tiny_run):
-    """Packed and teacher-forced in batches, or a pair at a time: two ways to one number."""
-    c = kept(tiny_run)
-    sources, targets = (Path(name).read_text().splitlines() for name in c.data.dev)
+def test_dev_loss_equals_that_of_forced_scoring(tiny_run):
+    """Packed in batches here, one pair at a time there."""
+    experiment = read_experiment(tiny_run)
+    sources, targets = (Path(name).read_text().splitlines() for name in experiment.data.dev)
     model = tfm.load(tiny_run)
     nats = -sum(model.score(sources, targets))
     tokens = sum(len(model.target.encode(text)) for text in targets)
@@ -98,17 +98,17 @@ def test_epochs_are_counted_in_pairs(tiny_run):
     assert steps.mean() == pytest.approx(pairs / 600, rel=0.1)
 
 
-def test_after_the_end_there_is_nothing_to_do(run, tiny_run, monkeypatch):
+def test_starting_a_finished_run_again_does_nothing(run, tiny_run, monkeypatch):
     monkeypatch.setattr(loop._Run, "_compile", None)  # nothing is compiled or trained
-    outcome = loop.train(kept(tiny_run), run)
+    outcome = loop.train(read_experiment(tiny_run), run)
     assert outcome.step == 200
     assert outcome.reason == "nothing left to do: train.stop 200u reached"
     assert not outcome.interrupted
     assert rows(run) == rows(tiny_run)
 
 
-def test_a_longer_stop_goes_on_and_other_changes_are_refused(run, tiny_run, caplog):
-    c = kept(tiny_run)
+def test_longer_stop_resumes_and_other_changes_are_refused(run, tiny_run, caplog):
+    experiment = read_experiment(tiny_run)
     for changes, words in (
         ({"model": {"d_ff": 128}}, "model.d_ff 64, now 128"),
         ({"optimizer": {"learning_rate": 0.5}}, "optimizer.learning_rate 0.01, now 0.5"),
@@ -116,20 +116,20 @@ def test_a_longer_stop_goes_on_and_other_changes_are_refused(run, tiny_run, capl
         ({"data": {"rows": 4}}, "data.rows 8, now 4"),
     ):
         with pytest.raises(ValueError) as error:
-            loop.train(tiny.change(c, **changes), run)
+            loop.train(tiny.change(experiment, **changes), run)
         assert str(error.value).startswith(f"{run} holds a run with {words}: ")
-    assert kept(run) == c
+    assert read_experiment(run) == experiment
 
     allowed = tiny.change(
-        c, train={"stop": "204u", "log_every": 1, "dev_limit": 2}, decode={"beam_size": 7}
+        experiment, train={"stop": "204u", "log_every": 1, "dev_limit": 2}, decode={"beam_size": 7}
     )
     with caplog.at_level(logging.INFO, "tfm"):
         outcome = loop.train(allowed, run)
     assert outcome[:2] == (204, "train.stop 204u reached")
-    assert "going on from update 200" in caplog.text
+    assert "resuming from update 200" in caplog.text
     assert rows(run)[: len(rows(tiny_run))] == rows(tiny_run)
     assert {update for update, *_ in rows(run)} >= {201, 202, 203, 204}
-    assert kept(run) == allowed
+    assert read_experiment(run) == allowed
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def short(tmp_path):
     """``short(**changes)``: trains a run of few updates; gives (outcome, folder)."""
 
     def train(**changes):
-        c = tiny.config(tmp_path, **changes)
-        return loop.train(c, tmp_path / "run"), tmp_path / "run"
+        experiment = tiny.config(tmp_path, **changes)
+        return loop.train(experiment, tmp_path / "run"), tmp_path / "run"
 
     return train
 
@@ -160,7 +160,7 @@ def test_stop_after_minutes(short):
     assert (run / "checkpoints" / "1").is_dir()
 
 
-def test_early_stopping_keeps_the_best_weights(short, monkeypatch):
+def test_early_stopping_saves_the_best_weights(short, monkeypatch):
     values = iter([3.0, 7.0, 5.0, 6.0, 9.0])
     score = lambda *_: {"loss": 1.0, "bleu": 0.0, "chrf": next(values), "exact": 0.0}  # noqa: E731
     monkeypatch.setattr(loop.Validation, "scores", score)
@@ -170,14 +170,14 @@ def test_early_stopping_keeps_the_best_weights(short, monkeypatch):
     )  # fmt: skip
     assert outcome == loop.Outcome(8, "no better chrf in 2 validations", 7.0, False)
     assert [p.name for p in (run / "checkpoints").glob("[0-9]*")].count("8") == 1
-    best, newest = tfm.load(run), loop.checkpoint.load(run / "checkpoints", only=("params",))
+    best, newest = tfm.load(run), checkpoint.load(run / "checkpoints", only=("params",))
     table = lambda params: np.asarray(params["tables"]["target"])  # noqa: E731
     assert newest[0] == 8
     assert (table(best.params) != table(newest[1]["params"])).any()
-    assert loop.checkpoint.load(run / "best")[2] == {"update": 4, "chrf": 7.0}
+    assert checkpoint.load(run / "best")[2] == {"update": 4, "chrf": 7.0}
 
 
-def test_a_lower_loss_is_better(short, monkeypatch):
+def test_lower_loss_is_better(short, monkeypatch):
     values = iter([3.0, 2.0, 4.0, 1.0])
     score = lambda *_: {"loss": next(values), "bleu": 0.0, "chrf": 0.0, "exact": 0.0}  # noqa: E731
     monkeypatch.setattr(loop.Validation, "scores", score)
@@ -185,15 +185,15 @@ def test_a_lower_loss_is_better(short, monkeypatch):
     assert outcome.best == 1.0
 
 
-def test_bad_updates_are_skipped_counted_and_in_the_end_too_many(short, monkeypatch, caplog):
+def test_updates_that_are_not_finite_are_skipped_up_to_a_limit(short, monkeypatch, caplog):
     update = step.update
 
     def bad_at_2_and_from_5(state, batch, **settings):
         bad = (state.step == 1) | (state.step >= 4)
         poisoned = jax.tree.map(lambda x: jnp.where(bad, jnp.nan, x), state.params)
         after, metrics = update(state.replace(params=poisoned), batch, **settings)
-        cured = jax.tree.map(lambda old, new: jnp.where(bad, old, new), state.params, after.params)
-        return after.replace(params=cured), metrics
+        finite = jax.tree.map(lambda old, new: jnp.where(bad, old, new), state.params, after.params)
+        return after.replace(params=finite), metrics
 
     monkeypatch.setattr(step, "update", bad_at_2_and_from_5)
     with (
@@ -211,13 +211,13 @@ def test_bad_updates_are_skipped_counted_and_in_the_end_too_many(short, monkeypa
     assert "(1 in a row)" in warned[0] and "(3 in a row)" in warned[-1]
 
 
-def test_sigterm_saves_and_the_run_goes_on(short, caplog):
-    class At(logging.Handler):
+def test_sigterm_saves_and_the_run_resumes(short, caplog):
+    class SigtermAtUpdate3(logging.Handler):
         def emit(self, record):
             if record.getMessage().startswith("update 3 |"):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    logger, handler = logging.getLogger("tfm"), At()
+    logger, handler = logging.getLogger("tfm"), SigtermAtUpdate3()
     logger.addHandler(handler)
     before = signal.getsignal(signal.SIGTERM)
     settings = {"train": {"stop": "5u", "log_every": 1}, "data": {"dev": ()}}
@@ -227,7 +227,7 @@ def test_sigterm_saves_and_the_run_goes_on(short, caplog):
     finally:
         logger.removeHandler(handler)
     assert outcome == loop.Outcome(
-        3, "told to stop by SIGTERM; the same command goes on", None, True
+        3, "received SIGTERM; the same command resumes the run", None, True
     )
     assert "SIGTERM: saving, then stopping" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == before
@@ -235,7 +235,7 @@ def test_sigterm_saves_and_the_run_goes_on(short, caplog):
     assert outcome == loop.Outcome(5, "train.stop 5u reached", None, False)
 
 
-def test_settings_that_do_not_work_do_not_bind_the_folder(short):
+def test_settings_that_are_refused_are_not_saved_in_the_folder(short):
     with pytest.raises(ValueError, match="adam has none"):
         short(optimizer={"weight_decay": 0.1})
     with pytest.raises(ValueError, match="d_model 30 is not a multiple of heads 4"):
@@ -244,15 +244,17 @@ def test_settings_that_do_not_work_do_not_bind_the_folder(short):
     assert outcome.step == 1
 
 
-def test_a_wrong_stop_leaves_nothing(short, tmp_path):
+def test_wrong_stop_creates_no_folder(short, tmp_path):
     with pytest.raises(ValueError, match=r"train\.stop '5x': say 5000u"):
         short(train={"stop": "5x"})
     assert not (tmp_path / "run").exists()
 
 
-def test_the_average_is_what_is_validated_and_kept(short):
+def test_average_is_validated_and_saved_as_best(short):
     _, run = short(train={"stop": "4u", "ema": 0.5, "validate_every": 4})
-    _, state, _ = loop.checkpoint.load(run / "checkpoints", only=("params", "average"))
-    best = tfm.load(run).params
+    _, state, _ = checkpoint.load(run / "checkpoints", only=("params", "average"))
+    best = checkpoint.load(run / "best")[1]
     jax.tree.map(np.testing.assert_array_equal, best, state["average"])
+    table = tfm.load(run).params["tables"]["target"]
+    np.testing.assert_array_equal(table, state["average"]["tables"]["target"])
     assert (np.asarray(best["tables"]["target"]) != state["params"]["tables"]["target"]).any()

@@ -82,7 +82,7 @@ def test_gradients_equal_finite_differences():
     assert got == pytest.approx(slope, rel=1e-5)
 
 
-def test_gradients_equal_autodiff_of_the_naive_loss_for_any_cotangent():
+def test_gradients_equal_autodiff_of_the_naive_loss_with_a_cotangent():
     hidden, table, labels, weights = inputs()
 
     def naive(hidden, table):
@@ -96,7 +96,7 @@ def test_gradients_equal_autodiff_of_the_naive_loss_for_any_cotangent():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_only_the_loss_carries_a_gradient():
+def test_only_the_loss_has_a_gradient():
     hidden, table, labels, weights = inputs()
 
     def others(hidden):
@@ -107,7 +107,7 @@ def test_only_the_loss_carries_a_gradient():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_token_without_weight_does_not_exist(bad):
+def test_token_of_weight_zero_has_no_effect(bad):
     hidden, table, labels, weights = inputs()
     padding = np.asarray(weights) == 0
     broken_hidden = jnp.where(padding[..., None], bad, hidden)
@@ -121,7 +121,7 @@ def test_a_token_without_weight_does_not_exist(bad):
     assert np.all(np.any(np.asarray(gradients[0])[~padding], axis=-1))
 
 
-def test_padding_alone_gives_zeros():
+def test_batch_of_padding_gives_zeros():
     hidden, table, labels, weights = inputs()
     sums, gradients = differentiated(hidden, table, labels, jnp.zeros_like(weights))
     assert not any(np.any(x) for x in (*sums, *gradients))
@@ -135,7 +135,7 @@ def test_large_logits_stay_finite():
     np.testing.assert_allclose(gradients[0], want_gradients[0], atol=1e-4)
 
 
-def test_bfloat16_inputs_keep_their_dtype_and_a_float32_softmax():
+def test_bfloat16_inputs_give_bfloat16_gradients_and_float32_sums():
     arrays = inputs(jnp.bfloat16)
     want, want_gradients = reference(*arrays, 0.1)
     sums, gradients = differentiated(*arrays)
@@ -155,7 +155,7 @@ def test_float32_table_with_bfloat16_hidden():
 
 
 def shapes_and_products(jaxpr):
-    """Every shape made in a jaxpr and in those inside it, and the number of matrix products."""
+    """Shapes of all outputs in a jaxpr, nested ones included, and the number of matrix products."""
     shapes, products = [], 0
     for equation in jaxpr.eqns:
         shapes += [v.aval.shape for v in equation.outvars]
@@ -167,7 +167,7 @@ def shapes_and_products(jaxpr):
     return shapes, products
 
 
-def test_three_products_and_never_all_the_logits():
+def test_three_matrix_products_and_no_array_of_all_logits():
     arrays = inputs()
     jaxpr = jax.make_jaxpr(lambda *a: differentiated(*a, chunk=6))(*arrays).jaxpr
     shapes, products = shapes_and_products(jaxpr)

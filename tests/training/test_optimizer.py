@@ -38,7 +38,7 @@ def rates(updates, **changes):
     return np.array([float(rate(u - 1)) for u in updates])
 
 
-def test_warm_up_is_linear_and_the_first_update_counts():
+def test_warm_up_is_linear_from_the_first_update():
     got = rates([1, 5, 10], warmup=10)
     np.testing.assert_allclose(got, [0.01, 0.05, 0.1], rtol=1e-6)
 
@@ -51,14 +51,14 @@ def test_rsqrt_has_the_shape_of_the_paper():
     np.testing.assert_allclose(got, paper, rtol=1e-6)
 
 
-def test_cosine_ends_at_its_fraction_and_stays():
+def test_cosine_ends_at_its_fraction_and_stays_constant():
     got = rates(
         [10, 60, 110, 500], warmup=10, schedule="cosine", decay_updates=110, final_fraction=0.2
     )
     np.testing.assert_allclose(got, [0.1, 0.06, 0.02, 0.02], rtol=1e-5)
 
 
-def test_constant_stays():
+def test_constant_schedule():
     np.testing.assert_allclose(rates([1, 1000]), 0.1, rtol=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_schedule_can_be_traced():
         ({"name": "adamw", "weight_decay": -0.1}, "optimizer.weight_decay -0.1"),
     ],
 )
-def test_senseless_settings_are_refused(changes, message):
+def test_contradictory_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         optimizer.make(settings(**changes), DECLARATION)
 
@@ -102,7 +102,7 @@ def all_ones():
 
 
 def run(transformation, grads, steps=1):
-    """The parameters, all ones at the start, after some steps along the same gradients."""
+    """Parameters, initially all ones, after some steps with the same gradients."""
 
     @jax.jit
     def step(tree, state):
@@ -185,7 +185,7 @@ def test_adafactor_keeps_two_vectors_for_a_matrix():
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_clipping_bounds_the_global_norm(scale):
-    # Adam's step hides the gradient's length; its first moment, 0.1·g, shows it.
+    # Adam's step does not show the gradient's norm, but its first moment, 0.1·g, does.
     grads = gradients(scale)
     made = optimizer.make(settings(clip=0.5), DECLARATION)
     _, state = jax.jit(made.update)(grads, made.init(all_ones()))

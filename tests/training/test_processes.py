@@ -1,4 +1,4 @@
-"""Several processes train one run through the command line: as one, and through every trouble."""
+"""Several processes train one run by the command line: they equal one, and survive failures."""
 
 import csv
 import functools
@@ -18,14 +18,15 @@ import tiny
 
 import tfm
 from tfm import config, transformer
-from tfm.checkpoint.manager import Checkpoints
+from tfm.checkpoint import CheckpointManager
+from tfm.processes import watchdog
 from tfm.training import optimizer
 from tfm.training.step import init_state
 
 pytestmark = pytest.mark.slow
 
 MAIN = "from tfm.cli import main; main()"
-STUCK = """
+HANGING = """
 import time
 from tfm.data import stream
 made = stream._Stream.__next__
@@ -37,11 +38,11 @@ def next_batch(self):
 
 stream._Stream.__next__ = next_batch
 """
-FAILING = STUCK.replace("== 12", "== 17").replace(
+FAILING = HANGING.replace("== 12", "== 17").replace(
     "time.sleep(600)", "raise OSError('the disk with the corpus is gone')"
 )
 UPDATES = 30
-TIMEOUT = 10  # seconds, for a machine that has much to do
+TIMEOUT = 10  # seconds, for a busy machine
 
 
 class Run:
@@ -86,7 +87,7 @@ class Run:
             )
 
     def reach(self, update):
-        """Waits until the record shows the update."""
+        """Waits until the metrics contain the update."""
         path, seen, end = self.folder / "metrics.tsv", 0, time.monotonic() + 240
         while seen < update and time.monotonic() < end:
             if codes := [p.returncode for p in self.processes if p.poll() is not None]:
@@ -97,116 +98,116 @@ class Run:
         return self
 
     def end(self, processes=None):
-        """Exit codes of all processes, or of those named, and the lines that each logged."""
+        """Exit codes of all processes, or of those with these indices, and their log lines."""
         ended = [self.processes[i] for i in processes] if processes else self.processes
         texts = [process.communicate(timeout=240)[1] for process in ended]
         logged = [[x for x in t.splitlines() if re.match(r"\d{4}-.* [IWE] ", x)] for t in texts]
         return [process.returncode for process in ended], logged
 
 
-def experiment(folder, **changes):
+def write_experiment(folder, **changes):
     settings = {
         "stop": f"{UPDATES}u", "log_every": 1, "validate_every": UPDATES, "checkpoint_every": 8,
         "dev_limit": 3,
     }  # fmt: skip
     pieces = {"kind": "unigram", "source_size": 40, "target_size": 40}
-    c = tiny.config(
+    experiment = tiny.config(
         folder, tokenizer=pieces, model={"dropout": 0.1}, train=settings | changes.pop("train", {}),
         **changes,
     )  # fmt: skip
-    return tiny.experiment(folder, c)
+    return tiny.experiment(folder, experiment)
 
 
-def recorded(run):
-    """{(update, name): value} of what does not depend on the machine."""
+def metrics(run):
+    """{(update, name): value} of the metrics that do not depend on the machine."""
     with (run / "metrics.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert len({(r["update"], r["name"]) for r in rows}) == len(rows)
-    of_the_machine = ("train/tokens_per_second", "train/memory_mib")
+    machine_metrics = ("train/tokens_per_second", "train/memory_mib")
     found = {(int(r["update"]), r["name"]): float(r["value"]) for r in rows}
-    return {key: value for key, value in found.items() if key[1] not in of_the_machine}
+    return {key: value for key, value in found.items() if key[1] not in machine_metrics}
 
 
 def state(run):
-    c = config.from_json((run / "config.json").read_text())
-    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    with Checkpoints(run / "checkpoints") as checkpoints:
-        return checkpoints.restore(jax.eval_shape(functools.partial(init_state, c, rule)))
+    experiment = config.from_json((run / "config.json").read_text())
+    rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    with CheckpointManager(run / "checkpoints") as checkpoints:
+        return checkpoints.restore(jax.eval_shape(functools.partial(init_state, experiment, rule)))
 
 
-def test_two_processes_with_four_devices_train_as_one_with_eight(tmp_path):
+def test_two_processes_with_four_devices_equal_one_with_eight(tmp_path):
     mesh = {"data": 4, "fsdp": 2}
-    name = experiment(tmp_path, mesh=mesh, train={"stop": "1e", "validate_every": 15})
+    name = write_experiment(tmp_path, mesh=mesh, train={"stop": "1e", "validate_every": 15})
     one, two = tmp_path / "one", tmp_path / "two"
     assert Run(name, one, 1, 8).end()[0] == [0]
     codes, (first, second) = Run(name, two, 2, 4).end()
     assert codes == [0, 0]
-    assert recorded(one).keys() == recorded(two).keys()
-    for key, value in recorded(one).items():
-        assert recorded(two)[key] == pytest.approx(value, rel=1e-5, abs=1e-6), key
-    assert {key[0] for key in recorded(two) if key[1] == "dev/loss"} >= {15}
+    assert metrics(one).keys() == metrics(two).keys()
+    for key, value in metrics(one).items():
+        assert metrics(two)[key] == pytest.approx(value, rel=1e-5, abs=1e-6), key
+    assert {key[0] for key in metrics(two) if key[1] == "dev/loss"} >= {15}
     assert sorted(p.name for p in (two / "hypotheses").iterdir()) == sorted(
         p.name for p in (one / "hypotheses").iterdir()
     )
-    assert second == []  # only the first one speaks
-    assert any("2 processes met at" in line for line in first)
+    assert second == []  # only process 0 logs
+    assert any("2 processes connected to" in line for line in first)
     log = (two / "log.txt").read_text().splitlines()
     assert sum("update 3 | " in line for line in log) == 1
     assert len(list((two / "tensorboard").iterdir())) == 1
 
 
-def test_through_every_trouble_to_the_same_end(tmp_path):
-    name = experiment(tmp_path, mesh={"data": -1})
-    calm, rough = tmp_path / "calm", tmp_path / "rough"
-    assert Run(name, calm, 2, 1).end()[0] == [0, 0]
+def test_run_ends_the_same_after_every_kind_of_failure(tmp_path):
+    name = write_experiment(tmp_path, mesh={"data": -1})
+    steady, failing = tmp_path / "steady", tmp_path / "failing"
+    assert Run(name, steady, 2, 1).end()[0] == [0, 0]
 
-    # Told to stop, one of them: both save the same update.
-    run = Run(name, rough, 2, 1).reach(5)
+    # One of them receives SIGTERM: both save the same update.
+    run = Run(name, failing, 2, 1).reach(5)
     run.processes[1].send_signal(signal.SIGTERM)
     codes, (first, second) = run.end()
     assert codes == [143, 143]
-    assert any("told to stop by SIGTERM; the same command goes on" in line for line in first)
+    assert any("received SIGTERM; the same command resumes the run" in line for line in first)
     assert ["process 1 of 2: SIGTERM: saving, then stopping" in line for line in second] == [True]
-    at = max(int(p.name) for p in (rough / "checkpoints").iterdir())
-    assert at == max(update for update, _ in recorded(rough)) >= 5
+    latest = max(int(p.name) for p in (failing / "checkpoints").iterdir())
+    assert latest == max(update for update, _ in metrics(failing)) >= 5
 
-    # Stuck in Python, one of them: both say where.
-    codes, (first, second) = Run(name, rough, 2, 1, {1: STUCK}).end()
+    # One of them hangs in Python: both log where.
+    codes, (first, second) = Run(name, failing, 2, 1, {1: HANGING}).end()
     assert codes == [1, 1]
     text = "\n".join(first + second)
-    assert f"going on from update {at}" in text
-    assert re.search(r"nothing has gone on for 10\.0s: .*process 1 is reading the batch", text)
+    assert f"resuming from update {latest}" in text
+    assert re.search(r"no progress for 10\.0s: .*process 1 is reading the batch", text)
 
-    # Killed, one of them, in the middle of an update.
-    run = Run(name, rough, 2, 1).reach(18)
+    # One of them is killed in the middle of an update.
+    run = Run(name, failing, 2, 1).reach(18)
     run.processes[1].kill()
     killed = time.monotonic()
     codes, (first,) = run.end([0])
     assert time.monotonic() - killed < TIMEOUT + 10
     assert codes == [1]
-    assert "start the same command for all again" in first[-1]
+    assert watchdog.RESTART_HINT in first[-1]
 
-    # In error, one of them, while a checkpoint may still be under way: both say why.
-    codes, logged = Run(name, rough, 2, 1, {1: FAILING}).end()
+    # One of them raises an error while a checkpoint may still be saved: both log why.
+    codes, logged = Run(name, failing, 2, 1, {1: FAILING}).end()
     assert codes == [1, 1]
     assert all("error: the disk with the corpus is gone" in "\n".join(x) for x in logged)
 
-    # Frozen, one of them.
-    run = Run(name, rough, 2, 1).reach(24)
+    # One of them is frozen.
+    run = Run(name, failing, 2, 1).reach(24)
     run.processes[1].send_signal(signal.SIGSTOP)
     frozen = time.monotonic()
     codes, (first,) = run.end([0])
     assert TIMEOUT / 2 < time.monotonic() - frozen < TIMEOUT + 10
     assert codes == [1]
-    assert "process 1 has given no sign of life for 10.0s" in first[-1]
+    assert "process 1 has sent no heartbeat for 10.0s" in first[-1]
     run.processes[1].kill()
     run.processes[1].communicate()
 
-    assert Run(name, rough, 2, 1).end()[0] == [0, 0]
-    (step, there, place), (same_step, same, same_place) = state(calm), state(rough)
+    assert Run(name, failing, 2, 1).end()[0] == [0, 0]
+    (step, weights, position), (same_step, same, same_position) = state(steady), state(failing)
     assert step == same_step == UPDATES
-    jax.tree.map(np.testing.assert_array_equal, there, same)
-    assert place["data"] == same_place["data"]
-    assert recorded(calm) == recorded(rough)
+    jax.tree.map(np.testing.assert_array_equal, weights, same)
+    assert position["data"] == same_position["data"]
+    assert metrics(steady) == metrics(failing)
     last = f"hypotheses/{UPDATES}.txt"
-    assert (calm / last).read_text() == (rough / last).read_text()
+    assert (steady / last).read_text() == (failing / last).read_text()

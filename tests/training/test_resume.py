@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or damaged on the way ends as if nothing had happened."""
+"""A run that is stopped, killed or damaged ends with the state of an uninterrupted one."""
 
 import csv
 import functools
@@ -18,19 +18,19 @@ import tiny
 
 import tfm
 from tfm import config, transformer
-from tfm.checkpoint.manager import Checkpoints
+from tfm.checkpoint import CheckpointManager
 from tfm.training import optimizer
 from tfm.training.step import init_state
 
 UPDATES = 100
-OF_THE_MACHINE = ("train/tokens_per_second", "train/memory_mib")
+MACHINE_METRICS = ("train/tokens_per_second", "train/memory_mib")
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """``start(run)``: the same command, again and again; everything random is switched on."""
+    """``start(run)`` starts or resumes a run; everything random is switched on."""
     folder = tmp_path_factory.mktemp("resume")
-    c = tiny.config(
+    experiment = tiny.config(
         folder,
         model={"dropout": 0.1},
         tokenizer={"kind": "unigram", "source_size": 40, "target_size": 40, "sample_nbest": 8},
@@ -39,11 +39,11 @@ def start(tmp_path_factory):
             "ema": 0.9, "dev_limit": 3,
         },
     )  # fmt: skip
-    experiment = tiny.experiment(folder, c)
+    path = tiny.experiment(folder, experiment)
     environment = os.environ | {
         "PYTHONPATH": str(Path(tfm.__file__).parents[1]),
         "JAX_PLATFORMS": "cpu",
-        # What is compiled once is used by every process: less to wait for.
+        # All processes share what is compiled once.
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -52,7 +52,7 @@ def start(tmp_path_factory):
     def command(run):
         main = "from tfm.cli import main; main()"
         return subprocess.Popen(
-            [sys.executable, "-c", main, "train", str(experiment), "--workdir", str(run)],
+            [sys.executable, "-c", main, "train", str(path), "--workdir", str(run)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -62,7 +62,7 @@ def start(tmp_path_factory):
 
 
 def finish(process):
-    """Waits for the end; returns what stood on stderr."""
+    """Waits for the end; returns stderr."""
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return errors
@@ -84,7 +84,7 @@ def rows(run):
 
 
 def stop_at(process, run, update, number):
-    """Sends a signal as soon as the run's record shows ``update``; returns the exit code."""
+    """Sends a signal as soon as the metrics contain ``update``; returns the exit code."""
     seen = 0
     while process.poll() is None and seen < update:
         time.sleep(0.01)
@@ -96,15 +96,15 @@ def stop_at(process, run, update, number):
 
 def read(run, name):
     """(step, state, position) of a run's newest checkpoint, or of its best weights."""
-    c = config.from_json((run / "config.json").read_text())
-    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    state = jax.eval_shape(functools.partial(init_state, c, rule))
-    with Checkpoints(run / name) as checkpoints:
+    experiment = config.from_json((run / "config.json").read_text())
+    rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    state = jax.eval_shape(functools.partial(init_state, experiment, rule))
+    with CheckpointManager(run / name) as checkpoints:
         return checkpoints.restore(state if name == "checkpoints" else state.weights)
 
 
 def assert_same_end(run, other):
-    """Weights, optimizer and average bit for bit; data position; best; what was recorded."""
+    """Equal bits of weights, optimizer and average; equal data position, best and metrics."""
     for name in ("checkpoints", "best"):
         (step, state, position), (same_step, same_state, same_position) = (
             read(folder, name) for folder in (run, other)
@@ -115,17 +115,17 @@ def assert_same_end(run, other):
         for p in (position, same_position):
             p.get("progress", {}).pop("elapsed", None)
         assert position == same_position
-    assert step > 0 and len(jax.tree.leaves(state)) > 10  # there was something to compare
-    records = [[r for r in rows(f) if r[1] not in OF_THE_MACHINE] for f in (run, other)]
+    assert step > 0 and len(jax.tree.leaves(state)) > 10  # there is something to compare
+    records = [[r for r in rows(f) if r[1] not in MACHINE_METRICS] for f in (run, other)]
     assert records[0] == records[1]
     assert {int(r[0]) for r in records[0]} == set(range(1, UPDATES + 1))
     last = f"hypotheses/{UPDATES}.txt"
     assert (run / last).read_text() == (other / last).read_text()
 
 
-def test_killed_at_three_moments(start, uninterrupted, tmp_path):
+def test_killed_at_three_random_updates(start, uninterrupted, tmp_path):
     run, rng = tmp_path / "run", random.Random(0)
-    for first, last in ((1, 6), (20, 45), (55, 85)):  # the first before there is a checkpoint
+    for first, last in ((1, 6), (20, 45), (55, 85)):  # the first before any checkpoint
         process = start(run)
         assert stop_at(process, run, rng.randint(first, last), signal.SIGKILL) == -signal.SIGKILL
     finish(start(run))
@@ -133,21 +133,21 @@ def test_killed_at_three_moments(start, uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_told_to_stop(start, uninterrupted, tmp_path):
+def test_stopped_by_sigterm(start, uninterrupted, tmp_path):
     run = tmp_path / "run"
     process = start(run)
     assert stop_at(process, run, 33, signal.SIGTERM) == 143
     step, _, position = read(run, "checkpoints")
     assert step >= 33
-    assert step == int(rows(run)[-1][0])  # saved where it stopped, not where it last saved
-    assert "going on from update" in finish(start(run))
+    assert step == int(rows(run)[-1][0])  # saved when it stopped
+    assert "resuming from update" in finish(start(run))
     assert position["progress"]["elapsed"] > 0
     assert_same_end(run, uninterrupted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["state", "manifest"])
-def test_newest_checkpoint_truncated_by_hand(start, uninterrupted, tmp_path, name):
+def test_newest_checkpoint_truncated(start, uninterrupted, tmp_path, name):
     run = shutil.copytree(uninterrupted, tmp_path / "run")
     before = sorted(int(p.name) for p in (run / "checkpoints").glob("[0-9]*"))
     assert before[-1] == UPDATES
@@ -158,6 +158,6 @@ def test_newest_checkpoint_truncated_by_hand(start, uninterrupted, tmp_path, nam
     warnings = [line for line in errors.splitlines() if " W " in line]
     assert len(warnings) == 1
     assert f"{damaged} is damaged" in warnings[0]
-    assert f"going on from update {before[-2]}" in errors
+    assert f"resuming from update {before[-2]}" in errors
     assert "Traceback" not in errors
     assert_same_end(run, uninterrupted)

@@ -1,31 +1,36 @@
-"""A run whose tables start from word vectors: piece by piece, and only once."""
+"""Initial embedding tables from word vectors; settings that may change on resume."""
 
 import dataclasses
+import functools
 import logging
 
 import numpy as np
 import pytest
 import tiny
 
-from tfm import translator
-from tfm.data import corpus, tokenizer
+from tfm import config, translator
+from tfm.data import corpus, vocabulary
 from tfm.training import optimizer, setup, step
-from tfm.transformer import Embeddings, declare
+from tfm.transformer import declare
 from tfm.word2vec import vectors
 
 WIDTH = 32
 
 
 def opened(folder, **model):
-    c = tiny.config(folder, model=model)
-    pairs = corpus.open_corpus(c.data.train, c.data)
-    tokenizers = tokenizer.prepare(c, pairs, folder / "run")
+    experiment = tiny.config(folder, model=model)
+    pairs = corpus.open_corpus(experiment.data.train, experiment.data)
+    tokenizers = vocabulary.prepare(experiment, pairs, folder / "run")
     sizes = {"source_vocab": tokenizers[0].size, "target_vocab": tokenizers[1].size}
-    return dataclasses.replace(c, model=dataclasses.replace(c.model, **sizes)), tokenizers
+    return dataclasses.replace(
+        experiment, model=dataclasses.replace(experiment.model, **sizes)
+    ), tokenizers
 
 
-def fresh(c):
-    return step.init_state(c, optimizer.make(c.optimizer, declare(c.model)))
+def fresh(experiment):
+    return step.init_state(
+        experiment, optimizer.make(experiment.optimizer, declare(experiment.model))
+    )
 
 
 def write(path, words, seed=0, width=WIDTH):
@@ -34,34 +39,36 @@ def write(path, words, seed=0, width=WIDTH):
     return str(path), table
 
 
-def test_pieces_that_have_a_vector_start_from_it_and_the_others_as_drawn(tmp_path, caplog):
-    c, (source, target) = opened(tmp_path)
+def test_pieces_with_a_vector_start_from_it_and_the_others_at_random(tmp_path, caplog):
+    experiment, (source, target) = opened(tmp_path)
     lower, table = write(tmp_path / "lower.vec", source.vocabulary[4:10])
     upper, _ = write(tmp_path / "upper.vec", target.vocabulary[4:7], seed=1)
-    c = tiny.change(c, model={"embeddings": Embeddings((lower, upper))})
-    before = fresh(c)
+    experiment = tiny.change(experiment, train={"init_embeddings": (lower, upper)})
+    before = fresh(experiment)
     with caplog.at_level(logging.INFO, "tfm"):
-        after = setup.with_vectors(before, c, (source, target))
-    drawn, begun = (np.asarray(s.params["tables"]["source"]) for s in (before, after))
+        after = setup.with_vectors(before, experiment, (source, target))
+    random, initial = (np.asarray(s.params["tables"]["source"]) for s in (before, after))
     size = np.sqrt(np.square(table).sum(1).mean())
-    np.testing.assert_allclose(begun[4:10], table / size, rtol=1e-6)
+    np.testing.assert_allclose(initial[4:10], table / size, rtol=1e-6)
     rest = np.r_[0:4, 10 : source.size]
-    np.testing.assert_array_equal(begun[rest], drawn[rest])
+    np.testing.assert_array_equal(initial[rest], random[rest])
     assert f"source table: {6 / source.size:.1%} of the pieces start from {lower}\n" in caplog.text
     assert f"target table: {3 / target.size:.1%} of the pieces start from {upper}\n" in caplog.text
 
 
-def test_vectors_of_words_start_the_pieces_that_are_words(tmp_path, caplog):
+def test_vectors_of_words_initialise_the_pieces_that_are_words(tmp_path, caplog):
     words = {"kind": "word", "source_size": 90, "target_size": 90}
-    c = tiny.config(tmp_path, tokenizer=words)
-    pairs = corpus.open_corpus(c.data.train, c.data)
-    source, target = tokenizer.prepare(c, pairs, tmp_path / "words")
+    experiment = tiny.config(tmp_path, tokenizer=words)
+    pairs = corpus.open_corpus(experiment.data.train, experiment.data)
+    source, target = vocabulary.prepare(experiment, pairs, tmp_path / "words")
     sizes = {"source_vocab": source.size, "target_vocab": target.size}
     lower = [piece.removeprefix("▁") for piece in source.vocabulary[4:24]]
     file, table = write(tmp_path / "words.vec", lower)  # of both: the target's are in capitals
-    c = tiny.change(c, model=sizes | {"embeddings": Embeddings((file,))})
+    experiment = tiny.change(experiment, model=sizes, train={"init_embeddings": (file,)})
     with caplog.at_level(logging.INFO, "tfm"):
-        tables = setup.with_vectors(fresh(c), c, (source, target)).params["tables"]
+        tables = setup.with_vectors(fresh(experiment), experiment, (source, target)).params[
+            "tables"
+        ]
     size = np.sqrt(np.square(table).sum(1).mean())
     np.testing.assert_allclose(tables["source"][4:24], table / size, rtol=1e-5)
     assert f"source table: {20 / source.size:.1%} of the pieces start from {file}" in caplog.text
@@ -74,11 +81,11 @@ def test_vectors_of_words_start_the_pieces_that_are_words(tmp_path, caplog):
     assert f"target table: {len(same) / target.size:.1%}" in caplog.text
 
 
-def test_the_average_starts_where_the_weights_do(tmp_path):
-    c, tokenizers = opened(tmp_path)
+def test_average_starts_equal_to_the_weights(tmp_path):
+    experiment, tokenizers = opened(tmp_path)
     file, _ = write(tmp_path / "a.vec", [*tokenizers[0].vocabulary, "A"])
-    c = tiny.change(c, model={"embeddings": Embeddings((file,))}, train={"ema": 0.9})
-    state = setup.with_vectors(fresh(c), c, tokenizers)
+    experiment = tiny.change(experiment, train={"init_embeddings": (file,), "ema": 0.9})
+    state = setup.with_vectors(fresh(experiment), experiment, tokenizers)
     np.testing.assert_array_equal(
         state.average["tables"]["source"], state.params["tables"]["source"]
     )
@@ -93,23 +100,47 @@ def test_the_average_starts_where_the_weights_do(tmp_path):
     ],
 )
 def test_vectors_that_do_not_fit_are_refused(tmp_path, files, model, message):
-    c, tokenizers = opened(tmp_path, **model)
+    experiment, tokenizers = opened(tmp_path, **model)
     write(tmp_path / "a", tokenizers[0].vocabulary[4:])
     write(tmp_path / "wide", tokenizers[0].vocabulary[4:], width=8)
     write(tmp_path / "other", ["nowhere"])
     names = tuple(str(tmp_path / name) for name in files)
-    c = tiny.change(c, model={"embeddings": Embeddings(names)})
+    experiment = tiny.change(experiment, train={"init_embeddings": names})
     with pytest.raises(ValueError, match=message):
-        setup.with_vectors(fresh(c), c, tokenizers)
+        setup.with_vectors(fresh(experiment), experiment, tokenizers)
 
 
-def test_a_run_starts_from_vectors_by_its_command(tmp_path, command):
+def test_vectors_given_on_the_command_line(tmp_path, command):
     _, (source, _) = opened(tmp_path)
     file, _ = write(tmp_path / "a.vec", source.vocabulary[4:])
     experiment = tiny.experiment(tmp_path, tiny.config(tmp_path, train={"stop": "2u"}))
     code, _, err = command(
-        "train", experiment, "--workdir", tmp_path / "run", "--model.embeddings.init", file
+        "train", experiment, "--workdir", tmp_path / "run", "--train.init_embeddings", file
     )
     assert code == 0, err
     assert "pieces start from" in err
-    assert translator.load(tmp_path / "run").config.model.embeddings.init == (file,)
+    assert translator.load(tmp_path / "run").experiment.train.init_embeddings == (file,)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("train.stop", True),
+        ("decode.beam_size", True),  # of a whole section
+        ("mesh.data", True),
+        ("train.stop_x", False),  # only begins like a name that may change
+        ("decoder.layers", False),
+        ("train.seed", False),
+        ("model.d_model", False),
+        ("execution.remat", True),
+        ("execution.dtype", False),
+    ],
+)
+def test_only_named_fields_and_whole_sections_may_change_on_resume(name, changes):
+    assert setup.may_change(name) == changes
+
+
+def test_fields_that_may_change_exist():
+    experiment = config.Config()
+    for name in setup.MAY_CHANGE:
+        functools.reduce(getattr, name.split("."), experiment)

@@ -1,4 +1,4 @@
-"""Training on a mesh gives the numbers of one device, and moves no more than it must."""
+"""Training on a mesh gives the numbers of one device, with no needless communication."""
 
 import functools
 import math
@@ -14,12 +14,13 @@ from jax.sharding import PartitionSpec as P
 from tfm import params, sharding, transformer
 from tfm.config import Config, Data, Optimizer, Train
 from tfm.plan import compiled, hlo, traffic
+from tfm.positions import T5, Rotary
 from tfm.sharding import NO_MESH, Layout, Mesh
 from tfm.training import loop, loss, optimizer, step
 
 VOCAB, ROWS, LENGTH = 16, 8, 8
 CONFIG = Config(
-    model=transformer.Config(
+    model=transformer.Architecture(
         source_vocab=VOCAB, target_vocab=VOCAB, d_model=16, heads=2, d_ff=32, encoder_layers=1,
         decoder_layers=1, dropout=0.1,
     ),
@@ -33,39 +34,40 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 @pytest.fixture(scope="module")
 def batches():
-    """Twenty batches, two sentences packed in each row; the target repeats the source."""
+    """Twenty batches with two sentences packed in each row; target and source are equal."""
     rng = np.random.default_rng(0)
     made = []
     for _ in range(20):
-        cut, end = rng.integers(2, 4, (ROWS, 1)), rng.integers(5, LENGTH + 1, (ROWS, 1))
+        second, end = rng.integers(2, 4, (ROWS, 1)), rng.integers(5, LENGTH + 1, (ROWS, 1))
         at = np.broadcast_to(np.arange(LENGTH), (ROWS, LENGTH))
-        segments = np.where(at < cut, 1, np.where(at < end, 2, 0)).astype(np.int32)
-        places = np.where(at < cut, at, at - cut).astype(np.int32)
+        segments = np.where(at < second, 1, np.where(at < end, 2, 0)).astype(np.int32)
+        positions = np.where(at < second, at, at - second).astype(np.int32)
         tokens = np.where(segments, rng.integers(4, VOCAB, at.shape), 0).astype(np.int32)
-        shifted = np.where(places == 0, 2, np.roll(tokens, 1, axis=1)).astype(np.int32)
-        batch = {"source": tokens, "target": tokens, "target_input": shifted}
-        for side in ("source", "target"):
-            batch |= {f"{side}_segments": segments, f"{side}_positions": places}
-        made.append(batch)
+        shifted = np.where(positions == 0, 2, np.roll(tokens, 1, axis=1)).astype(np.int32)
+        side = (segments, positions)
+        made.append(transformer.Batch(tokens, *side, shifted, *side, target=tokens))
     return made
 
 
-def compile_update(c, layout):
-    """(fresh state, compiled update)."""
-    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    state = step.abstract_state(c, rule, layout)
-    init = functools.partial(step.init_state, c, rule)
-    update = step.jit_update(c, rule, layout).lower(state, step.abstract_batch(c, layout)).compile()
+def compile_update(experiment, layout):
+    """(initial state, compiled update)."""
+    rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    state = step.abstract_state(experiment, rule, layout)
+    init = functools.partial(step.init_state, experiment, rule)
+    update = (
+        step.jit_update(experiment, rule, layout)
+        .lower(state, step.abstract_batch(experiment, layout))
+        .compile()
+    )
     return jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, state))(), update
 
 
-def train(c, layout, batches):
+def train(experiment, layout, batches):
     """(state after all batches, the losses, the update's text)."""
-    state, update = compile_update(c, layout)
+    state, update = compile_update(experiment, layout)
     losses = []
     for batch in batches:
-        if layout is not NO_MESH:
-            batch = {name: layout.put(x, "batch", "length") for name, x in batch.items()}
+        batch = jax.tree.map(lambda x: layout.put(x, "batch", "length"), batch)
         state, metrics = update(state, batch)
         losses.append(float(metrics.loss))  # one step at a time: 8 devices share few threads
     return state, np.asarray(losses), update.as_text()
@@ -73,8 +75,8 @@ def train(c, layout, batches):
 
 @pytest.fixture(scope="module")
 def alone(batches):
-    """What one device without any mesh does, by config."""
-    return functools.cache(lambda c: train(c, NO_MESH, batches))
+    """``train`` on one device without a mesh, once for each experiment."""
+    return functools.cache(lambda experiment: train(experiment, NO_MESH, batches))
 
 
 def layout(*sizes):
@@ -82,7 +84,7 @@ def layout(*sizes):
 
 
 def collectives(text):
-    """[(kind, elements)] of every communication in a compiled program."""
+    """[(kind, elements)] of every collective in a compiled program."""
     kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
     found = []
     for shapes, kind in re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text):
@@ -104,30 +106,30 @@ MESHES = [
 
 
 @pytest.mark.parametrize("sizes", MESHES)
-def test_losses_of_20_steps_are_those_of_one_device(alone, batches, sizes):
-    there = layout(*sizes)
+def test_losses_of_20_steps_equal_those_of_one_device(alone, batches, sizes):
+    mesh_layout = layout(*sizes)
     _, expected, _ = alone(CONFIG)
-    state, losses, text = train(CONFIG, there, batches)
+    state, losses, text = train(CONFIG, mesh_layout, batches)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    assert losses[-1] < 0.9 * losses[0]  # there was something to learn
+    assert losses[-1] < 0.9 * losses[0]  # it has learned something
 
-    # Weights, moments and average really are in parts.
+    # Weights, moments and average are really sharded.
     weights = state.params["decoder"]["layers"]["ff"]["up"]  # [L,D,F]
-    fsdp, tensor = there.mesh.shape["fsdp"], there.mesh.shape["tensor"]
-    part = (1, 16 // fsdp, 32 // tensor)
+    fsdp, tensor = mesh_layout.mesh.shape["fsdp"], mesh_layout.mesh.shape["tensor"]
+    shard_shape = (1, 16 // fsdp, 32 // tensor)
     moments = state.optimizer[1].mu["decoder"]["layers"]["ff"]["up"]
     for x in (weights, moments, state.average["decoder"]["layers"]["ff"]["up"]):
-        assert {shard.data.shape for shard in x.addressable_shards} == {part}
+        assert {shard.data.shape for shard in x.addressable_shards} == {shard_shape}
     table = state.params["tables"]["target"]
     assert table.addressable_shards[0].data.shape == (VOCAB // tensor, 16 // fsdp)
 
-    # Nobody collects what only its makers need: no message of a batch's logits or scores.
+    # No device receives what it does not need: no collective of a batch's logits or scores.
     logits, scores = ROWS * LENGTH * VOCAB, ROWS * 2 * LENGTH * LENGTH
     assert collectives(text)
     assert max(size for _, size in collectives(text)) < min(logits, scores)
 
 
-def test_a_mesh_of_one_device_changes_no_bit(alone, batches):
+def test_mesh_of_one_device_gives_the_same_bits(alone, batches):
     (state, losses, _), (same, same_losses, _) = alone(CONFIG), train(CONFIG, layout(1), batches)
     np.testing.assert_array_equal(losses, same_losses)
     jax.tree.map(np.testing.assert_array_equal, state, same)
@@ -137,17 +139,21 @@ def test_a_mesh_of_one_device_changes_no_bit(alone, batches):
 @pytest.mark.parametrize(("sizes", "lookup"), [((4,), "gather"), ((2, 2, 2), "one_hot")])
 def test_micro_batches_and_one_hot_lookup_on_a_mesh(alone, batches, sizes, lookup):
     """Neither the mesh nor the micro-batches change a dropout mask."""
-    c = tiny.change(CONFIG, model={"lookup": lookup}, train={"accumulate": 2})
-    expected, losses = alone(CONFIG)[1], train(c, layout(*sizes), batches)[1]
+    experiment = tiny.change(CONFIG, execution={"lookup": lookup}, train={"accumulate": 2})
+    expected, losses = alone(CONFIG)[1], train(experiment, layout(*sizes), batches)[1]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
-def test_between_copies_of_the_weights_gradients_travel_once_an_update():
-    c, there = tiny.change(CONFIG, train={"accumulate": 4}, data={"rows": 32}), layout(8)
-    found = traffic.collectives(hlo.parse(compiled.trace(c, there).lower().compile().as_text()), 8)
+def test_gradients_are_summed_once_an_update_on_a_data_mesh():
+    experiment, mesh_layout = (
+        tiny.change(CONFIG, train={"accumulate": 4}, data={"rows": 32}),
+        layout(8),
+    )
+    text = compiled.trace(experiment, mesh_layout).lower().compile().as_text()
+    found = traffic.collectives(hlo.parse(text), 8)
     assert {(e.kind, e.times) for e in found} == {("all-reduce", 1)}  # 4 micro-batches
-    sent = sum(math.prod(x.shape) for e in found for x in e.parts)
-    weights = params.count(transformer.declare(c.model))
+    sent = sum(math.prod(x.shape) for e in found for x in e.shards)
+    weights = params.count(transformer.declare(experiment.model))
     assert weights <= sent < weights + 10  # and the sums of the loss
 
 
@@ -155,58 +161,62 @@ def test_between_copies_of_the_weights_gradients_travel_once_an_update():
 @pytest.mark.parametrize(
     "model",
     [
-        {"positions": "rotary", "soft_cap": 3.0},  # in a ring
-        {"positions": "t5"},  # the rest collect the keys
+        {"positions": Rotary(), "soft_cap": 3.0},  # ring attention
+        {"positions": T5()},  # the others all-gather the keys
         {"attention_dropout": 0.2},
         {"attention": "linear"},
         {"attention": "local", "window": 2},
     ],
     ids=["rotary", "t5", "dropout", "linear", "local"],
 )
-def test_rows_in_parts(alone, batches, model):
-    c = tiny.change(CONFIG, model=model)
-    found = train(c, layout(2, 1, 2, 2), batches[:6])
-    np.testing.assert_allclose(found[1], alone(c)[1][:6], rtol=1e-5)
-    assert ("collective-permute" in found[2]) >= (model.get("positions") == "rotary")
+def test_sharded_length(alone, batches, model):
+    experiment = tiny.change(CONFIG, model=model)
+    found = train(experiment, layout(2, 1, 2, 2), batches[:6])
+    np.testing.assert_allclose(found[1], alone(experiment)[1][:6], rtol=1e-5)
+    assert ("collective-permute" in found[2]) >= (model.get("positions") == Rotary())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adafactor", "lion", "adamw"])
-def test_every_rule_of_optimisation_has_a_place(alone, batches, name):
-    c = tiny.change(CONFIG, optimizer={"name": name, "learning_rate": 1e-3})
-    np.testing.assert_allclose(train(c, layout(2, 2, 2), batches)[1], alone(c)[1], rtol=1e-5)
+def test_every_optimizer_can_be_sharded(alone, batches, name):
+    experiment = tiny.change(CONFIG, optimizer={"name": name, "learning_rate": 1e-3})
+    np.testing.assert_allclose(
+        train(experiment, layout(2, 2, 2), batches)[1], alone(experiment)[1], rtol=1e-5
+    )
 
 
-def test_batches_that_cannot_be_cut():
-    batch = lambda c, *sizes: step.abstract_batch(c, layout(*sizes))  # noqa: E731
-    three = tiny.change(CONFIG, data={"rows": 9})
+def test_batches_that_cannot_be_sharded_are_refused():
+    batch = lambda experiment, *sizes: step.abstract_batch(experiment, layout(*sizes))  # noqa: E731
+    nine_rows = tiny.change(CONFIG, data={"rows": 9})
     with pytest.raises(ValueError, match=r"data\.rows 9: not a multiple of 8: mesh\.data x"):
-        batch(three, 4, 2)
-    parts = tiny.change(CONFIG, train={"accumulate": 2})
+        batch(nine_rows, 4, 2)
+    micro_batches = tiny.change(CONFIG, train={"accumulate": 2})
     with pytest.raises(ValueError, match=r"data\.rows 8: .* 16: .* 8 times train\.accumulate 2"):
-        batch(parts, 8)
-    odd = tiny.change(CONFIG, data={"target_length": 7})
+        batch(micro_batches, 8)
+    odd_length = tiny.change(CONFIG, data={"target_length": 7})
     with pytest.raises(ValueError, match=r"data\.target_length 7: .* mesh\.sequence 2"):
-        batch(odd, 1, 1, 1, 2)
+        batch(odd_length, 1, 1, 1, 2)
 
 
-def test_a_model_that_cannot_be_cut():
-    c = tiny.change(CONFIG, model={"heads": 1})
-    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    with pytest.raises(ValueError, match=r"k/b: its kv_heads of 1 .* mesh\.tensor 2"):
-        step.abstract_state(c, rule, layout(1, 1, 2))
+def test_model_that_cannot_be_sharded_is_refused():
+    experiment = tiny.change(CONFIG, model={"heads": 1})
+    rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    with pytest.raises(ValueError, match=r"k/b: kv_heads of size 1 .* mesh\.tensor 2"):
+        step.abstract_state(experiment, rule, layout(1, 1, 2))
 
 
-def test_a_vocabulary_that_came_out_smaller_says_what_to_ask_for(tmp_path):
-    c = tiny.config(tmp_path, mesh={"data": 1, "tensor": 2}, model={"heads": 2})
-    assert c.tokenizer.source_size == 60  # the text has 9 characters, and 4 pieces are special
+def test_vocabulary_smaller_than_configured_is_refused_with_advice(tmp_path):
+    experiment = tiny.config(tmp_path, mesh={"data": 1, "tensor": 2}, model={"heads": 2})
+    assert (
+        experiment.tokenizer.source_size == 60
+    )  # the text has 9 characters, and 4 pieces are special
     words = r"model\.source_vocab 13: .* mesh\.tensor 2; .*tokenizer\.source_size to 12, or to 14"
     with pytest.raises(ValueError, match=words):
-        loop.train(c, tmp_path / "run")
+        loop.train(experiment, tmp_path / "run")
 
 
 LOSS_SIZES = 8, 16, 12, 32  # B, T, D, V
-CHUNK = 4  # tokens whose logits a device holds, if its rows are no more
+CHUNK = 4  # tokens whose logits a device holds, if it has no more rows
 
 
 @pytest.fixture(scope="module")
@@ -236,19 +246,19 @@ def scored():
 @pytest.mark.parametrize("sizes", [(8,), (2, 2, 2), (1, 1, 4, 2), (1, 4, 2)])
 def test_cross_entropy_on_a_mesh(scored, sizes):
     B, T, _, V = LOSS_SIZES
-    there = layout(*sizes)
+    mesh_layout = layout(*sizes)
     plain, arrays = scored(NO_MESH)
-    cut, _ = scored(there)
-    for a, b in zip(*(jax.tree.leaves(f(*arrays)) for f in (cut, plain)), strict=True):
+    sharded, _ = scored(mesh_layout)
+    for a, b in zip(*(jax.tree.leaves(f(*arrays)) for f in (sharded, plain)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
     # Every device holds the logits of so many of its own tokens, on any mesh.
-    text, rows = cut.as_text(), B // there.axis_size("batch")
+    text, rows = sharded.as_text(), B // mesh_layout.axis_size("batch")
     tokens = max(CHUNK, rows)
-    assert f"f32[{rows},{tokens // rows},{V // there.axis_size('vocab')}]" in text
+    assert f"f32[{rows},{tokens // rows},{V // mesh_layout.axis_size('vocab')}]" in text
 
-    # The gradient of the table is added up once, outside the walk over slices of tokens; within it
-    # a device sends numbers a token, not logits and not a table.
+    # The gradient of the table is summed once, after the scan over slices of tokens; within it a
+    # device sends numbers for each token, but neither logits nor a table.
     bodies = re.findall(r"body=(%[\w.-]+)", text)
     assert bodies
     inside = [
@@ -258,17 +268,17 @@ def test_cross_entropy_on_a_mesh(scored, sizes):
         for found in collectives(block)
     ]
     assert all(size <= tokens for _, size in inside)
-    assert bool(inside) == bool(there.mesh_axes("vocab"))
-    logits = B * T * V // there.axis_size("batch", "length")
+    assert bool(inside) == bool(mesh_layout.mesh_axes("vocab"))
+    logits = B * T * V // mesh_layout.axis_size("batch", "length")
     assert all(size < logits for _, size in collectives(text))
 
 
-def test_gradients_come_back_where_the_arrays_are(scored):
-    there = layout(2, 2, 2)
-    cut, arrays = scored(there)
-    _, (d_hidden, d_table) = cut(*arrays)
+def test_gradients_are_sharded_like_the_arrays(scored):
+    mesh_layout = layout(2, 2, 2)
+    sharded, arrays = scored(mesh_layout)
+    _, (d_hidden, d_table) = sharded(*arrays)
     assert d_table.sharding.spec == P("tensor", "fsdp")
     assert d_hidden.sharding.is_equivalent_to(
-        there.sharding(("batch", "length", None), d_hidden.shape), 3
+        mesh_layout.sharding(("batch", "length", None), d_hidden.shape), 3
     )
     assert d_table.dtype == jnp.float32

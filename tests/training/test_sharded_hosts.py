@@ -1,4 +1,4 @@
-"""Two processes with four devices each train as one process with eight."""
+"""Two processes with four devices each give the numbers of one process with eight."""
 
 import json
 import os
@@ -31,36 +31,37 @@ from tfm.data import stream
 from tfm.training import optimizer, step
 from tfm.training import setup
 
-def train(experiment):
-    c = config.from_file(experiment)
-    data = setup.open_data(c, Path(folder))
-    c = setup.resolve(c, data)
-    layout = sharding.Layout(sharding.make(c.mesh))
-    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    host, hosts = layout.host_block()
+def train(path):
+    experiment = config.from_file(path)
+    data = setup.open_data(experiment, Path(folder))
+    experiment = setup.resolve(experiment, data)
+    layout = sharding.Layout(sharding.make(experiment.mesh))
+    rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    shard, shards = layout.data_shard()
     batches = stream.batches(
-        data.pairs, data.scan, data.tokenizers, c.data, host=host, hosts=hosts, prefetch=0
+        data.pairs, data.scan, data.tokenizers, experiment.data, host=shard, hosts=shards,
+        prefetch=0,
     )
-    wanted = step.abstract_state(c, rule, layout)
-    places = jax.tree.map(lambda x: x.sharding, wanted)
-    state = jax.jit(functools.partial(step.init_state, c, rule), out_shardings=places)()
-    update = step.jit_update(c, rule, layout)
+    abstract = step.abstract_state(experiment, rule, layout)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    state = jax.jit(functools.partial(step.init_state, experiment, rule), out_shardings=shardings)()
+    update = step.jit_update(experiment, rule, layout)
     losses, rows = [], 0
     for _ in range(20):
         batch = next(batches)
-        rows = len(batch["source"])
-        there = {n: layout.put(x, "batch", "length") for n, x in batch.items()}
-        state, metrics = update(state, there)
+        rows = len(batch.source)
+        arrays = jax.tree.map(lambda x: layout.put(x, "batch", "length"), batch)
+        state, metrics = update(state, arrays)
         losses.append(float(metrics.loss))
     table = layout.replicate(state.params)["tables"]["target"]
-    return {"losses": losses, "rows": rows, "share": [host, hosts], "sum": float(table.sum())}
+    return {"losses": losses, "rows": rows, "shard": [shard, shards], "sum": float(table.sum())}
 
-print(json.dumps([train(experiment) for experiment in experiments]))
+print(json.dumps([train(path) for path in experiments]))
 """
 
 
 def run(experiments, folder, processes):
-    """What each of the processes prints."""
+    """The results of each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -91,24 +92,24 @@ def run(experiments, folder, processes):
 MESHES = {
     "data-fsdp": {"data": 4, "fsdp": 2},
     "fsdp-tensor": {"data": 1, "fsdp": 4, "tensor": 2},
-    "tensor-sequence": {"data": 1, "tensor": 2, "sequence": 4},  # both hold every row
+    "tensor-sequence": {"data": 1, "tensor": 2, "sequence": 4},  # both feed every row
 }
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path):
-    """On three meshes, one after the other in the same processes: starting them takes long."""
+def test_two_processes_equal_one(tmp_path):
+    """On three meshes, in the same processes, because starting them takes long."""
     pieces = {"kind": "unigram", "source_size": 40, "target_size": 40}
-    c = tiny.config(tmp_path, tokenizer=pieces, model={"dropout": 0.1})
+    experiment = tiny.config(tmp_path, tokenizer=pieces, model={"dropout": 0.1})
     experiments = []
     for name, mesh in MESHES.items():
         (tmp_path / name).mkdir()
-        experiments.append(tiny.experiment(tmp_path / name, tiny.change(c, mesh=mesh)))
-    (alone,) = run(experiments, tmp_path / "run", 1)  # trains the tokenizers, too
+        experiments.append(tiny.experiment(tmp_path / name, tiny.change(experiment, mesh=mesh)))
+    (alone,) = run(experiments, tmp_path / "run", 1)  # also trains the tokenizers
     both = run(experiments, tmp_path / "run", 2)
     for name, one, *two in zip(MESHES, alone, *both, strict=True):
         halves = 1 if "sequence" in name else 2
-        assert [half["share"] for half in two] == [[i % halves, halves] for i in range(2)], name
+        assert [half["shard"] for half in two] == [[i % halves, halves] for i in range(2)], name
         assert {half["rows"] for half in two} == {one["rows"] // halves}, name
         assert two[0]["losses"] == two[1]["losses"], name
         np.testing.assert_allclose(two[0]["losses"], one["losses"], rtol=1e-5, err_msg=name)

@@ -11,7 +11,7 @@ from tfm import transformer
 from tfm.config import Config, Optimizer, Train
 from tfm.training import optimizer, step
 
-MODEL = transformer.Config(
+MODEL = transformer.Architecture(
     source_vocab=11, target_vocab=11, d_model=16, heads=2, d_ff=32, encoder_layers=1,
     decoder_layers=1, dropout=0.0,
 )  # fmt: skip
@@ -26,19 +26,21 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 @pytest.fixture
 def batch(rng, sentences):
-    """Eight rows of unequal length; the target repeats the source."""
+    """Eight rows of unequal length; target and source are equal."""
     lengths = rng.integers(2, 7, 8)
     made = sentences(rng, [(n, n) for n in lengths], source_width=7, target_width=7)
-    target = np.where(made["target_segments"] != 0, made["source"], 0).astype(np.int32)
+    target = np.where(made.target_segments != 0, made.source, 0).astype(np.int32)
     shifted = np.pad(target, ((0, 0), (1, 0)), constant_values=2)[:, :-1]
-    return made | {"target": target, "target_input": shifted}
+    return made._replace(target=target, target_input=shifted)
 
 
 @functools.cache
-def start(c, rule=None):
-    """(state, compiled update) of a config."""
-    rule = rule or optimizer.make(c.optimizer, transformer.declare(c.model))
-    return step.init_state(c, rule), jax.jit(functools.partial(step.update, c=c, optimizer=rule))
+def start(experiment, rule=None):
+    """(initial state, jitted update) of an experiment."""
+    rule = rule or optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    return step.init_state(experiment, rule), jax.jit(
+        functools.partial(step.update, experiment=experiment, optimizer=rule)
+    )
 
 
 def repeat(batch, times, *args):
@@ -60,18 +62,18 @@ def assert_equal(a, b):
 
 def test_loss_falls_and_metrics_are_means_over_real_tokens(batch):
     state, found = repeat(batch, 80, CONFIG)
-    assert found[0].nll > 2.0  # a guess among 11 costs 2.4
+    assert found[0].nll > 2.0  # ln 11 is 2.4
     assert found[-1].nll < 0.2
     assert found[-1].correct == 1.0
-    assert found[-1].loss > found[-1].nll  # smoothing has its price
+    assert found[-1].loss > found[-1].nll  # smoothing adds to it
     assert int(state.step) == 80
-    assert found[0].target_tokens == (batch["target_segments"] != 0).sum()
-    assert found[0].source_tokens == (batch["source_segments"] != 0).sum()
+    assert found[0].target_tokens == (batch.target_segments != 0).sum()
+    assert found[0].source_tokens == (batch.source_segments != 0).sum()
 
 
 @pytest.fixture(scope="module")
-def whole_and_parts():
-    """Two plain steps along the gradient: a rule that divides by it would hide its size."""
+def one_and_many():
+    """Two steps of plain SGD: Adam would hide the size of the gradient."""
     rule = optax.sgd(0.1)
 
     def run(batch, parts):
@@ -81,9 +83,9 @@ def whole_and_parts():
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_micro_batches_add_up_to_the_whole(batch, whole_and_parts, parts):
-    (whole, metrics), (sum_of_parts, same) = (whole_and_parts(batch, n) for n in (1, parts))
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(sum_of_parts), strict=True):
+def test_micro_batches_give_the_same_update(batch, one_and_many, parts):
+    (one, metrics), (many, same) = (one_and_many(batch, n) for n in (1, parts))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(metrics, same, rtol=1e-6)
 
@@ -93,7 +95,7 @@ def test_micro_batches_must_divide_the_rows(batch):
         repeat(batch, 1, tiny.change(CONFIG, train={"accumulate": 3}))
 
 
-def test_a_bad_update_changes_nothing_but_the_counts(batch):
+def test_update_that_is_not_finite_changes_only_the_counters(batch):
     state, update = start(CONFIG)
     state, _ = update(state, batch)
     poisoned = state.replace(
@@ -107,13 +109,13 @@ def test_a_bad_update_changes_nothing_but_the_counts(batch):
     for name in ("params", "optimizer", "average"):
         assert_equal(getattr(after, name), getattr(poisoned, name))
 
-    cured, metrics = update(after.replace(params=state.params), batch)
-    assert metrics.bad_steps == cured.bad_steps == 0
+    next_state, metrics = update(after.replace(params=state.params), batch)
+    assert metrics.bad_steps == next_state.bad_steps == 0
     assert np.isfinite(metrics.loss)
-    assert (table(cured.params) != table(state.params)).any()
+    assert (table(next_state.params) != table(state.params)).any()
 
 
-def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(batch, monkeypatch):
+def test_gradient_that_is_not_finite_is_skipped_though_the_loss_is_finite(batch, monkeypatch):
     gradients = step._gradients
 
     def overflowing(*args):
@@ -127,7 +129,7 @@ def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(batch, monke
     assert_equal(after.params, state.params)
 
 
-def test_average_is_the_exponential_moving_one(batch):
+def test_exponential_moving_average(batch):
     state, update = start(CONFIG)
     expected, decays = table(state.params), []
     for made in range(12):
@@ -135,17 +137,17 @@ def test_average_is_the_exponential_moving_one(batch):
         decays.append(min(0.5, (1 + made) / (10 + made)))
         expected = decays[-1] * expected + (1 - decays[-1]) * table(state.params)
         np.testing.assert_allclose(table(state.average), expected, rtol=1e-6, atol=1e-7)
-    assert decays[0] == 0.1 and decays[-1] == 0.5  # both regimes were seen
+    assert decays[0] == 0.1 and decays[-1] == 0.5  # both regimes occurred
     assert state.weights is state.average
 
 
-def test_without_an_average_the_weights_are_the_parameters():
+def test_without_an_average_weights_are_the_parameters():
     state, _ = start(tiny.change(CONFIG, train={"ema": 0.0}))
     assert state.average is None
     assert state.weights is state.params
 
 
-def test_dropout_differs_between_steps_and_repeats_with_them(batch):
+def test_dropout_depends_on_the_step_alone(batch):
     state, update = start(tiny.change(CONFIG, model={"dropout": 0.3}))
     loss_at = lambda n: float(update(state.replace(step=jnp.int32(n)), batch)[1].loss)  # noqa: E731
     losses = [loss_at(n) for n in (0, 1, 2)]
@@ -153,7 +155,7 @@ def test_dropout_differs_between_steps_and_repeats_with_them(batch):
     assert loss_at(1) == losses[1]
 
 
-def test_parameters_follow_from_the_seed_alone():
+def test_initial_parameters_depend_on_the_seed_alone():
     of = lambda **changes: start(tiny.change(CONFIG, **changes))[0].params  # noqa: E731
     assert_equal(of(), of(optimizer={"name": "lion"}))
     assert (table(of()) != table(of(train={"seed": 1}))).any()

@@ -37,7 +37,7 @@ def test_counts_of_powers_of_four_are_their_own():
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
-def test_groups_part_the_sentences_by_size(rng, batch_size):
+def test_groups_hold_sentences_of_one_size(rng, batch_size):
     sizes = [(int(s), int(t)) for s, t in rng.integers(1, 4, (60, 2))]
     groups = buckets.group(sizes, batch_size)
     assert sorted(i for _, indices in groups for i in indices) == list(range(60))
@@ -55,7 +55,7 @@ def test_rows_are_padded_behind_and_below():
     np.testing.assert_array_equal(padded, [[5, 6, 7], [0, 0, 0], [9, 0, 0], [0, 0, 0]])
 
 
-def test_what_does_not_fit_is_cropped_and_still_ends():
+def test_ids_that_do_not_fit_are_cropped_and_still_end_with_eos():
     ids = [*range(10, 20), EOS]
     for limit in range(1, len(ids)):
         cropped = buckets.crop(ids, limit)

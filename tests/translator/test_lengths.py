@@ -1,6 +1,5 @@
 """Sentences longer than those trained on, where the position scheme allows them."""
 
-import dataclasses
 import functools
 import json
 import logging
@@ -12,61 +11,61 @@ import numpy as np
 import pytest
 
 import tfm
-from tfm import embeddings, inspect, transformer
-from tfm.translator.translator import stretched
+from tfm import config, embeddings, inspect, positions, transformer
+from tfm.transformer import Architecture, Execution
+from tfm.translator.loading import with_lengths
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 TRAINED, LONG, SHORT, WIDTH, V = 12, 24, 7, 40, 11
-SCHEMES = {
-    "sinusoidal": {},
-    "none": {},
-    "shaw": {"relative_clip": 3},
-    "t5": {"relative_buckets": 8, "relative_max_distance": TRAINED},
-    "alibi": {},
-    "rotary": {"rotary_scaling": 2.0},
-    "rotary_interleaved": {"rotary_scaling": 2.0},
-    "transformer_xl": {},
-}
+SCHEMES = (
+    "sinusoidal",
+    "none",
+    "shaw:clip=3",
+    f"t5:buckets=8,max_distance={TRAINED}",
+    "alibi",
+    "rotary:scaling=2.0",
+    "rotary:interleaved=True,scaling=2.0",
+    "transformer_xl",
+)
+SCAN = Execution(unroll=1)
 
 
-def model_of(scheme, **fields):
-    return transformer.Config(
+def architecture(positions):
+    return Architecture(
         source_vocab=V, target_vocab=V, d_model=16, heads=4, d_ff=16, encoder_layers=2,
-        decoder_layers=2, dropout=0.0, max_length=TRAINED, unroll=1, positions=scheme, **fields,
+        decoder_layers=2, dropout=0.0, positions=positions,
     )  # fmt: skip
 
 
 def row(rng, *lengths, width=WIDTH):
-    """A row of sentences and padding: tokens, segments, places [1,width]; padding is random."""
+    """A row of sentences and padding: tokens, segments, positions [1,width]; padding is random."""
     tokens = rng.integers(1, V, (1, width)).astype(np.int32)
     padding = width - sum(lengths)
     segments = np.repeat([*range(1, len(lengths) + 1), 0], [*lengths, padding])[None]
-    places = np.concatenate([np.arange(n) for n in (*lengths, padding)])[None]
-    return tokens, segments, places
+    positions = np.concatenate([np.arange(n) for n in (*lengths, padding)])[None]
+    return tokens, segments, positions
 
 
-def scores(weights, c, source, target):
-    """Teacher forcing: logits [T,V] of a row."""
-    names = ("", "_segments", "_positions")
-    batch = {f"source{n}": x for n, x in zip(names, source, strict=True)}
-    batch |= {f"target{n}": x for n, x in zip(("_input", *names[1:]), target, strict=True)}
-    hidden = jax.jit(transformer.forward, static_argnums=1)(weights, c, batch)
-    return np.asarray(embeddings.logits(hidden, transformer.output_table(weights, c)))[0]
+def teacher_force(params, arch, source, target):
+    """Logits [T,V] of a row."""
+    run = jax.jit(functools.partial(transformer.forward, execution=SCAN), static_argnums=1)
+    hidden = run(params, arch, transformer.Batch(*source, *target))
+    return np.asarray(embeddings.logits(hidden, transformer.output_table(params, arch)))[0]
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def step_by_step(weights, c, source, target_T):
+def step_by_step(params, arch, source, target_T):
     """The same with a cache, from the first token on."""
-    memory = transformer.encode(weights, c, *source)
-    decoding = transformer.for_decoding(weights, c)
+    memory = transformer.encode(params, arch, *source, execution=SCAN)
+    params = transformer.inference_params(params, arch)
     cache = transformer.init_cache(
-        decoding, c, memory, source[1], hypotheses=1, max_length=len(target_T)
+        params, arch, memory, source[1], hypotheses=1, max_length=len(target_T)
     )
-    first = jnp.zeros((1, 1), jnp.int32)
+    parents = jnp.zeros((1, 1), jnp.int32)
 
     def step(cache, token):
-        logits, cache = transformer.decode_step(decoding, c, cache, token[None, None], first)
+        logits, cache = transformer.decode_step(params, arch, cache, token[None, None], parents)
         return cache, logits[0, 0]
 
     return jax.lax.scan(step, cache, target_T)[1]
@@ -75,57 +74,73 @@ def step_by_step(weights, c, source, target_T):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_twice_the_trained_length(rng, draw, scheme):
     """Finite; the same with a cache, beside padding, and packed with another sentence."""
-    c = model_of(scheme, **SCHEMES[scheme])
-    weights = draw(transformer.declare(c))
+    arch = architecture(scheme)
+    params = draw(transformer.declare(arch))
     source, target = row(rng, LONG, width=LONG), row(rng, LONG, width=LONG)
-    alone = scores(weights, c, source, target)
+    alone = teacher_force(params, arch, source, target)
     assert np.isfinite(alone).all()
     near = functools.partial(np.testing.assert_allclose, atol=1e-4 * np.abs(alone).max(), rtol=0)
-    near(step_by_step(weights, c, source, jnp.asarray(target[0][0])), alone)
+    near(step_by_step(params, arch, source, jnp.asarray(target[0][0])), alone)
     for lengths in ((LONG,), (SHORT, LONG)):  # padded, and packed behind another
         sides = row(rng, *lengths), row(rng, *lengths)
         here = slice(sum(lengths) - LONG, sum(lengths))
         for side, own in zip(sides, (source, target), strict=True):
             side[0][:, here] = own[0]
-        near(scores(weights, c, *sides)[here], alone)
+        near(teacher_force(params, arch, *sides)[here], alone)
 
 
 def test_a_row_may_be_longer_than_the_learned_table(rng, draw):
-    c = model_of("learned")
-    weights = draw(transformer.declare(c))
+    arch = architecture(f"learned:max_length={TRAINED}")
+    params = draw(transformer.declare(arch))
     source, target = row(rng, SHORT, width=SHORT), row(rng, SHORT, width=SHORT)
-    alone = scores(weights, c, source, target)
-    sides = row(rng, TRAINED, SHORT), row(rng, TRAINED, SHORT)  # and padding at places up to 20
+    alone = teacher_force(params, arch, source, target)
+    sides = row(rng, TRAINED, SHORT), row(rng, TRAINED, SHORT)  # and padding at positions to 20
     here = slice(TRAINED, TRAINED + SHORT)
     for side, own in zip(sides, (source, target), strict=True):
         side[0][:, here] = own[0]
-    np.testing.assert_allclose(scores(weights, c, *sides)[here], alone, atol=1e-4)
+    np.testing.assert_allclose(teacher_force(params, arch, *sides)[here], alone, atol=1e-4)
 
 
-def test_settings_that_a_scheme_does_not_allow(tiny_run):
-    c = tfm.config.read(tiny_run / "config.json")
-    of = lambda scheme: dataclasses.replace(  # noqa: E731
-        c, model=dataclasses.replace(c.model, positions=scheme)
-    )
-    there = stretched(of("learned"), c.model.max_length, target_length=20)
-    assert (there.data.source_length, there.data.target_length) == (128, 20)
-    for config, changes, message in [
-        (of("learned"), {"source_length": 129}, "source_length 129: .*place 127; 128 is the most"),
-        (of("learned"), {"target_length": 200}, "target_length 200: positions='learned'"),
-        (c, {"source_length": 1}, "source_length 1: a sentence takes 2 or more"),
-        (c, {"rotary_scaling": 2.0}, "'sinusoidal' are not rotary; leave it out"),
-        (of("rotary"), {"rotary_scaling": 0.0}, "rotary_scaling 0.0 must be positive"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            stretched(config, **changes)
-    assert stretched(c) == c
-    with pytest.raises(ValueError, match=r"model .*run: source_length 0: a sentence"):
+def experiment(positions):
+    return config.Config(model=architecture(positions))
+
+
+def test_other_lengths_and_scaling_than_in_training():
+    learned, rotary = experiment("learned:max_length=128"), experiment("rotary:base=500")
+    changed = with_lengths(learned, 128, target_length=20)
+    assert (changed.data.source_length, changed.data.target_length) == (128, 20)
+    scaled = with_lengths(rotary, rotary_scaling=2.0)
+    assert scaled.model.positions == positions.Rotary(base=500.0, scaling=2.0)
+    assert with_lengths(rotary) == rotary
+
+
+@pytest.mark.parametrize(
+    ("scheme", "changes", "message"),
+    [
+        (
+            "learned:max_length=128",
+            {"source_length": 129},
+            "source_length 129: .*positions 0 to 127; 128 is the most",
+        ),
+        ("learned:max_length=128", {"target_length": 200}, "target_length 200: .*learned"),
+        ("sinusoidal", {"source_length": 1}, "source_length 1: must be 2 or more"),
+        ("sinusoidal", {"rotary_scaling": 2.0}, "Sinusoidal, not rotary; leave it out"),
+        ("rotary", {"rotary_scaling": 0.0}, r"rotary_scaling 0.0 must be positive"),
+    ],
+)
+def test_lengths_and_scaling_that_a_scheme_does_not_allow(scheme, changes, message):
+    with pytest.raises(ValueError, match=message):
+        with_lengths(experiment(scheme), **changes)
+
+
+def test_a_length_that_a_model_cannot_take_is_an_error_that_names_the_model(tiny_run):
+    with pytest.raises(ValueError, match=r"model .*run: source_length 0: must be 2 or more"):
         tfm.load(tiny_run, source_length=0)
 
 
 def test_a_loaded_model_takes_longer_sentences(tiny_run, caplog):
-    """Whole, where the run's own length cuts in parts; scored as searched; and inspected."""
-    text = "abc de " * 7  # 43 pieces with eos
+    """In one part, which the run's own length would split; scores as search does; and inspected."""
+    text = "abc de " * 7  # 43 tokens with eos
     model = tfm.load(tiny_run, source_length=64, target_length=160)
     with caplog.at_level(logging.WARNING, "tfm"):
         found = model.n_best([text], 2, beam_size=2)[0]
@@ -139,7 +154,7 @@ def test_a_loaded_model_takes_longer_sentences(tiny_run, caplog):
 def test_the_command_line_takes_lengths_and_scaling(command, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     settings = json.loads((run / "config.json").read_text())
-    settings["model"]["positions"] = "rotary"
+    settings["model"]["positions"] = {"scheme": "rotary"}
     (run / "config.json").write_text(json.dumps(settings))
     long = "abc de " * 7
     at_length = ["--source-length", 64, "--rotary-scaling", 2]

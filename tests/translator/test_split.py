@@ -2,16 +2,16 @@ import random
 
 import pytest
 
-from tfm.translator.split import cut
+from tfm.translator.split import split
 
 
 def fits(limit):
     return lambda part: len(part) <= limit
 
 
-def test_what_fits_stays_whole():
-    assert cut("one. two. three.", fits(16)) == ["one. two. three."]
-    assert cut("", fits(3)) == [""]
+def test_a_text_that_fits_is_not_split():
+    assert split("one. two. three.", fits(16)) == ["one. two. three."]
+    assert split("", fits(3)) == [""]
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ def test_what_fits_stays_whole():
         ("短。这一句很长很长很长。短", 5, ["短。", "这一句很长", "很长很长。", "短"]),
     ],
 )
-def test_cuts_at_the_best_places_there_are(text, limit, parts):
-    assert cut(text, fits(limit)) == parts
+def test_it_splits_at_the_best_boundaries_there_are(text, limit, parts):
+    assert split(text, fits(limit)) == parts
 
 
-def test_a_short_sentence_is_not_cut_because_another_is_long():
-    parts = cut("Hello there. " + "x" * 40 + " Bye now.", fits(14))
+def test_a_short_sentence_is_not_split_because_another_is_long():
+    parts = split("Hello there. " + "x" * 40 + " Bye now.", fits(14))
     assert "Hello there." in parts[0]
     assert parts[-1].endswith("Bye now.")
 
@@ -40,13 +40,13 @@ def test_parts_joined_are_the_text_and_each_fits(limit):
     rng = random.Random(limit)
     for _ in range(50):
         text = "".join(rng.choices("ab 。，.,!？😀\t", k=rng.randint(1, 120)))
-        parts = cut(text, fits(limit))
+        parts = split(text, fits(limit))
         assert "".join(parts) == text
         assert all(0 < len(part) <= limit for part in parts)
 
 
 def test_a_character_that_does_not_fit_is_left_to_the_caller():
-    assert cut("ab", lambda part: "b" not in part) == ["a", "b"]
+    assert split("ab", lambda part: "b" not in part) == ["a", "b"]
 
 
 def test_work_grows_with_the_text_and_not_with_its_square():
@@ -57,5 +57,5 @@ def test_work_grows_with_the_text_and_not_with_its_square():
         seen += len(part)
         return len(part) <= 60
 
-    cut("x" * 3000, count)
+    split("x" * 3000, count)
     assert seen < 3000 * 60 + 10 * 3000

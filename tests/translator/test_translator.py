@@ -10,14 +10,12 @@ import pytest
 import tiny
 
 import tfm
-from tfm import config, inspect, params, transformer, translator
+from tfm import config, decoding, inspect, params, transformer, translator
 from tfm.config import Decode
 from tfm.data import corpus
 from tfm.data.tokenizer import BOS, EOS
-from tfm.decoding import sample
 from tfm.training.validation import Validation
 from tfm.translator import buckets, split
-from tfm.translator import translator as model_room
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -42,7 +40,7 @@ def test_a_line_out_for_each_line_in_in_order(model, translations):
         assert bool(translation) == bool(text.strip())
         assert "\n" not in translation
     assert translations[0] == translations[7]
-    assert len(set(translations)) > 8  # the model tells them apart
+    assert len(set(translations)) > 8  # different texts have different translations
     assert model.translate([]) == []
     assert model.translate(["", " "]) == ["", ""]
 
@@ -67,13 +65,17 @@ def test_it_has_learned_something(model):
 def test_an_over_long_text_is_translated_in_parts_with_a_warning(model, caplog):
     words = "abc de " * 12
     with caplog.at_level(logging.WARNING, "tfm"):
-        (translation,) = model.translate([words])
-    limit = model.config.data.source_length
-    parts = split.cut(words.strip(), lambda part: len(model.source.encode(part)) <= limit)
+        ((translation,),) = model.n_best([words], 1)
+    limit = model.experiment.data.source_length
+    parts = split.split(words.strip(), lambda part: len(model.source.encode(part)) <= limit)
     assert len(parts) > 1
-    assert translation == " ".join(model.translate(parts))
+    alone = [best[0] for best in model.n_best(parts, 1)]
+    assert translation.text == " ".join(t.text for t in alone)
+    assert translation.log_prob == pytest.approx(sum(t.log_prob for t in alone), rel=1e-4)
+    assert translation.score == pytest.approx(sum(t.score for t in alone), rel=1e-4)
+    assert translation.parts == tuple(zip(parts, (t.text for t in alone), strict=True))
     (record,) = caplog.records
-    assert record.getMessage().startswith("longer than the 32 pieces the model takes")
+    assert record.getMessage().startswith("longer than the 32 tokens the model takes")
     assert f"{len(parts)} parts" in record.getMessage()
 
 
@@ -95,30 +97,40 @@ def test_n_best_of_more_than_the_beam_is_refused(model):
         model.n_best(["a"], 3)
 
 
-def test_beam_of_one_is_greedy(model):
-    c = model.config.model
-    weights = transformer.for_decoding(model.params, c)
+def test_a_translation_of_one_part_has_that_part(model):
+    ((found,), (blank,)) = model.n_best(["  ab \t c ", " "], 1)
+    assert found.parts == (("ab c", found.text),)  # as the tokenizer sees it
+    assert dataclasses.astuple(blank) == ("", 0.0, 0.0, ())
+
+
+def test_a_beam_of_one_is_greedy(model):
+    params, arch, decode = model.params, model.arch, Decode(strategy="sample", top_k=1)
     for text, translation in zip(LONG, model.translate(LONG, beam_size=1), strict=True):
         ids = model.source.encode(text)
         source = jnp.asarray([ids + [0] * (16 - len(ids))])
         valid = (source != 0).astype(jnp.int32)
         limit = 2 * len(ids) + 10
-        memory = transformer.encode(model.params, c, source, valid, jnp.arange(16)[None])
-        cache = transformer.init_cache(weights, c, memory, valid, hypotheses=1, max_length=limit)
-        greedy = sample.sample(
-            lambda tokens, parents, cache: transformer.decode_step(
-                weights, c, cache, tokens, parents
-            ),
+        memory = transformer.encode(params, arch, source, valid, jnp.arange(16)[None])
+        cache = transformer.init_cache(params, arch, memory, valid, hypotheses=1, max_length=limit)
+
+        def step(tokens, parents, cache):
+            logits, cache = transformer.decode_step(params, arch, cache, tokens, parents)
+            return logits, jax.nn.logsumexp(logits, axis=-1), cache
+
+        greedy = decoding.search(
+            step,
             cache,
             jnp.array([limit]),
+            decode,
             max_length=limit,
             bos=BOS,
             eos=EOS,
+            keys_B=jax.random.split(jax.random.key(0), 1),
         )
         assert model.target.decode(np.asarray(greedy.tokens[0, 0])) == translation
 
 
-def test_score_is_the_same_in_any_company(model):
+def test_a_score_does_not_depend_on_the_others(model):
     sources, targets = ["abc", "a b c d", "h"], ["ABC", "A B C D", "H"]
     together = model.score(sources, targets)
     alone = [model.score([s], [t])[0] for s, t in zip(sources, targets, strict=True)]
@@ -126,7 +138,7 @@ def test_score_is_the_same_in_any_company(model):
     assert all(value < 0 for value in together)
     with pytest.raises(ValueError, match="2 sources but 1 targets"):
         model.score(["a", "b"], ["A"])
-    with pytest.raises(ValueError, match="pair 2 has 3 and 42 pieces; the model takes 32 and 32"):
+    with pytest.raises(ValueError, match="pair 2 has 3 and 42 tokens; the model takes 32 and 32"):
         model.score(["a", "a"], ["A", "A" * 40])
 
 
@@ -157,46 +169,40 @@ def test_other_weights_share_what_is_compiled(model, translations):
     assert model.translate(SHORT + LONG) == translations
 
 
-def test_chinese_parts_are_joined_without_a_space():
-    pieces_of = lambda *texts: [[translator.Translation(t, -1.0, -0.5)] for t in texts]  # noqa: E731
-    (joined,) = model_room._join(pieces_of("天气好。", "走吧。"), "")
-    assert dataclasses.astuple(joined) == ("天气好。走吧。", -2.0, -1.0)
-    (joined,) = model_room._join(pieces_of("Fine.", "Go."), " ")
-    assert joined.text == "Fine. Go."
-
-
 @pytest.mark.parametrize("kernel", ["splash", "cudnn"])
-def test_a_kernel_named_for_training_binds_nothing_else(kernel, tiny_run, tmp_path):
-    """Translated, scored, validated and inspected where there is no such kernel."""
+def test_a_kernel_named_for_training_is_used_for_nothing_else(kernel, tiny_run, tmp_path):
+    """Translates, scores, validates and inspects where there is no such kernel."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
     settings = json.loads((run / "config.json").read_text())
-    settings["model"]["implementation"] = kernel
+    settings["execution"]["implementation"] = kernel
     (run / "config.json").write_text(json.dumps(settings))
     model, plain = tfm.load(run), tfm.load(tiny_run)
-    assert model.config.model.implementation == "auto"
+    assert model.experiment.execution.implementation == kernel
+    assert model.execution.implementation == "auto"
     assert model.translate(SHORT[:3]) == plain.translate(SHORT[:3])
     assert model.score(["ab"], ["AB"]) == plain.score(["ab"], ["AB"])
     assert inspect.trace(model, "ab").target.text == plain.translate(["ab"])[0]
 
-    c = config.read(run / "config.json")
-    pairs = corpus.open_corpus(c.data.dev, c.data)
-    scores = Validation(c, tmp_path, pairs, (model.source, model.target)).scores(1, model.params)
+    experiment = config.read(run / "config.json")
+    pairs = corpus.open_corpus(experiment.data.dev, experiment.data)
+    validation = Validation(experiment, tmp_path, pairs, (model.source, model.target))
+    scores = validation.scores(1, model.params)
     assert np.isfinite(scores["loss"])
 
 
-def test_learned_positions_that_end_a_translation_are_told_once(model, caplog):
-    """A source of n pieces allows 2n + 10: 20 of the first, 24 of the second."""
-    shape = dataclasses.replace(model.config.model, positions="learned", max_length=20)
-    settings = dataclasses.replace(model.config, model=shape)
-    weights = params.init(jax.random.key(0), transformer.declare(shape))
-    short = translator.Translator(settings, weights, model.source, model.target)
+def test_a_warning_says_once_that_learned_positions_end_translations(model, caplog):
+    """A source of n tokens allows 2n + 10: 18 of the first, 22 and 24 of the others."""
+    arch = dataclasses.replace(model.arch, positions="learned:max_length=20")
+    experiment = dataclasses.replace(model.experiment, model=arch)
+    weights = params.init(jax.random.key(0), transformer.declare(arch))
+    short = translator.Translator(experiment, weights, model.source, model.target)
     with caplog.at_level(logging.WARNING, "tfm"):
         short.translate(["abc"])
         assert not caplog.records
         short.translate(["abcde"])
         short.with_params(weights).translate(["abcdef"])
     (record,) = caplog.records
-    assert "end at 20 pieces" in record.getMessage() and "allow 24" in record.getMessage()
+    assert "end at 20 tokens" in record.getMessage() and "allow 24" in record.getMessage()
 
 
 def test_loading_what_is_no_run(tiny_run, tmp_path):
@@ -232,5 +238,5 @@ def test_tokenizers_of_another_run_are_noticed(tiny_run, tmp_path):
 
 
 def test_defaults_are_those_of_the_run(model):
-    assert model.config.decode == Decode(beam_size=2, batch_size=16)
-    assert model.source.size == model.config.model.source_vocab
+    assert model.experiment.decode == Decode(beam_size=2, batch_size=16)
+    assert model.source.size == model.arch.source_vocab

@@ -1,3 +1,5 @@
+"""Alignment of two languages: the rotation, CSLS, precision, dictionaries."""
+
 import numpy as np
 import pytest
 from scipy import linalg
@@ -12,17 +14,17 @@ TRUE = list(zip(SOURCE, TARGET, strict=True))
 
 
 def rotated(rng, noise):
-    """A space, and the same one turned and blurred."""
+    """Vectors, and the same vectors rotated and with noise added."""
     x = rng.normal(size=(V, D)).astype(np.float32)
-    turn, _ = np.linalg.qr(rng.normal(size=(D, D)))
-    y = x @ turn.astype(np.float32) + noise * rng.normal(size=(V, D)).astype(np.float32)
-    return Vectors(SOURCE, x), Vectors(TARGET, y), turn
+    rotation, _ = np.linalg.qr(rng.normal(size=(D, D)))
+    y = x @ rotation.astype(np.float32) + noise * rng.normal(size=(V, D)).astype(np.float32)
+    return Vectors(SOURCE, x), Vectors(TARGET, y), rotation
 
 
 def test_procrustes_finds_the_rotation_and_no_other_is_better(rng):
-    source, target, turn = rotated(rng, 0.0)
+    source, target, rotation = rotated(rng, 0.0)
     found = align.procrustes(source.table_VD, target.table_VD)
-    np.testing.assert_allclose(found, turn, atol=1e-5)
+    np.testing.assert_allclose(found, rotation, atol=1e-5)
     noisy = target.table_VD + rng.normal(size=(V, D))
     best = align.procrustes(source.table_VD, noisy)
     want, _ = linalg.orthogonal_procrustes(source.table_VD.astype(float), noisy)
@@ -35,24 +37,24 @@ def test_procrustes_finds_the_rotation_and_no_other_is_better(rng):
         assert np.linalg.norm(source.table_VD @ other - noisy) > rest
 
 
-def test_a_part_of_the_dictionary_turns_the_whole_space(rng):
+def test_a_rotation_learned_from_half_of_a_dictionary_translates_the_other_half(rng):
     source, target, _ = rotated(rng, 0.02)
     learned, held = align.split(TRUE, 0.5, seed=0)
     assert len(learned) == len(held) == V // 2 and not set(learned) & set(held)
     before = align.precision(source, target, held, 1)
-    turned = align.align(source, target, [*learned, ("unknown", "t1")])
-    assert before < 0.2 < align.precision(*turned[:2], held, 1) == 1.0
-    lengths = np.linalg.norm(turned[0].table_VD, axis=1)
+    aligned = align.align(source, target, [*learned, ("unknown", "t1")])
+    assert before < 0.2 < align.precision(*aligned[:2], held, 1) == 1.0
+    lengths = np.linalg.norm(aligned[0].table_VD, axis=1)
     np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
 
 
-def test_the_share_held_out_leaves_something_to_learn_from():
+def test_split_leaves_at_least_one_word_to_learn_from():
     assert align.split(TRUE, 0, seed=0) == (TRUE, [])
     assert [len(part) for part in align.split(TRUE[:1], 0.9, seed=0)] == [1, 0]
     assert [len(part) for part in align.split(TRUE, 0.999, seed=0)] == [1, V - 1]
     assert align.split([], 0.5, seed=0) == ([], [])
     for share in (1, 1.5, -0.5, float("nan")):
-        with pytest.raises(ValueError, match="held out is a share of"):
+        with pytest.raises(ValueError, match="a held-out share of"):
             align.split(TRUE, share, seed=0)
 
 
@@ -80,12 +82,12 @@ def test_precision_takes_any_translation_of_a_word(rng):
         align.precision(source, target, [("x", "y")], 1)
 
 
-def test_a_dictionary_from_sentences_and_their_translations(rng):
+def test_cooccurrence_finds_the_dictionary_of_parallel_sentences(rng):
     words = [f"{i}" for i in range(20)]
     text = [rng.choice(words, 6) for _ in range(400)]
     sides = [[f"s{w}" for w in line] for line in text], [[f"t{w}" for w in line] for line in text]
     for line in sides[1]:
-        line.append("t_the")  # in every sentence: belongs to none
+        line.append("t_the")  # in every sentence, so a translation of no word
     spaces = [Vectors(tuple(sorted({w for line in x for w in line})), np.ones((n, 2)))
               for x, n in zip(sides, (20, 21), strict=True)]  # fmt: skip
     found = align.cooccurring(*sides, *spaces)
@@ -103,7 +105,7 @@ def test_dice_and_its_threshold():
     assert align.cooccurring(*sides, *spaces, least=1, threshold=0.85) == [("a", "x")]
 
 
-def test_dictionary_files_and_spaces_that_do_not_fit(rng):
+def test_errors_of_dictionary_files_and_widths(rng):
     assert align.read_dictionary(["a b", "", "a\tc"]) == [("a", "b"), ("a", "c")]
     with pytest.raises(ValueError, match="line 2: 3 words"):
         align.read_dictionary(["a b", "a b c"])

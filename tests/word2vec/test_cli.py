@@ -1,3 +1,5 @@
+"""The commands of ``tfm embed``."""
+
 import gzip
 import json
 import os
@@ -18,7 +20,7 @@ TOPICS = ("abcdef", "uvwxyz")
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Sentences of one topic each, and their word by word translation: a → aa."""
+    """Sentences of one topic each, and their word-by-word translation, a → aa."""
     folder = tmp_path_factory.mktemp("text")
     rng = np.random.default_rng(0)
     lines = [rng.choice(list(TOPICS[i % 2]), size=6) for i in range(500)]
@@ -33,7 +35,7 @@ SMALL = (
 )
 
 
-def test_from_text_to_neighbours_and_scores(command, text, tmp_path):
+def test_train_neighbours_and_evaluate(command, text, tmp_path):
     out = tmp_path / "a.bin"
     code, _, err = command("embed", "train", text / "a.txt", "--output", out, *SMALL)
     assert code == 0 and "3,000 words, 12 different ones" in err
@@ -61,12 +63,12 @@ def test_from_text_to_neighbours_and_scores(command, text, tmp_path):
 @pytest.mark.parametrize(
     ("rounds", "says"),
     [
-        # 3 seconds for the first quarter, compilation included, 2 for the rest.
+        # 3 seconds for the first quarter, including compilation, then 2 for the rest.
         ([(3.0, 0.25), (4.0, 0.75), (5.0, 1.0)], "5.0s, the first 3.0s .* 375 words/s"),
         ([(4.0, 1.0)], "4.0s, 250 words/s, compilation included"),
     ],
 )
-def test_speed_leaves_out_the_round_that_waits_for_the_compiler(monkeypatch, rounds, says):
+def test_speed_leaves_out_the_round_that_includes_compilation(monkeypatch, rounds, says):
     watch = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(terminal, "Stopwatch", lambda: watch)
     speed = embed.Speed(1000)
@@ -75,22 +77,22 @@ def test_speed_leaves_out_the_round_that_waits_for_the_compiler(monkeypatch, rou
     assert re.fullmatch(says, str(speed))
 
 
-def test_two_languages_from_their_sentences(command, text, tmp_path):
+def test_align_by_parallel_text_and_by_a_dictionary(command, text, tmp_path):
     for name in "ab":
         out = tmp_path / f"{name}.txt"
         assert command("embed", "train", text / f"{name}.txt", "--output", out, *SMALL)[0] == 0
     code, printed, err = command(
         *("embed", "align", tmp_path / "a.txt", tmp_path / "b.txt", "--held-out", "0.25"),
         *("--source-text", text / "a.txt", "--target-text", text / "b.txt"),
-        *("--source-output", tmp_path / "new" / "turned.bin"),
+        *("--source-output", tmp_path / "new" / "aligned.bin"),
     )
     assert code == 0, err
     scores = json.loads(printed)
     assert (scores["pairs"], scores["held_out"]) == (9, 3)
-    # Word by word the same text: the spaces are one but for a turn. By chance it were 1/12.
+    # The texts match word by word, so a rotation aligns the vectors; by chance it would be 1/12.
     assert all(scores[f"{name}_precision_at_1"] == 1.0 for name in ("csls", "cosine")), scores
-    turned = vectors.read(tmp_path / "new" / "turned.bin").table_VD
-    np.testing.assert_allclose(np.linalg.norm(turned, axis=1), 1.0, rtol=1e-5)
+    aligned = vectors.read(tmp_path / "new" / "aligned.bin").table_VD
+    np.testing.assert_allclose(np.linalg.norm(aligned, axis=1), 1.0, rtol=1e-5)
 
     (tmp_path / "dictionary").write_text("a aa\nu uu\n")
     again = (tmp_path / "a.txt", tmp_path / "b.txt", "--dictionary", tmp_path / "dictionary")
@@ -98,7 +100,7 @@ def test_two_languages_from_their_sentences(command, text, tmp_path):
     assert code == 0 and json.loads(printed)["held_out"] == 1
 
 
-def test_pieces_instead_of_words(command, text, tmp_path):
+def test_train_on_pieces_of_a_tokenizer(command, text, tmp_path):
     sides = ("--tokenizer", tmp_path / "m.model", "--pieces", "275")
     out = tmp_path / "v.txt"
     options = (*sides, "--output", out, *SMALL, "--epochs", "1")
@@ -110,7 +112,7 @@ def test_pieces_instead_of_words(command, text, tmp_path):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The current folder, with a file of each kind."""
+    """The current folder, with one file of each kind."""
     monkeypatch.chdir(tmp_path)
     vectors.write(vectors.Vectors(("a", "b"), np.eye(2, 3, dtype=np.float32)), tmp_path / "v.txt")
     (tmp_path / "a.txt").write_text("a\n")  # too little to learn from
@@ -126,7 +128,7 @@ ALIGN = ("align", "v.txt", "v.txt")
 
 
 @pytest.mark.parametrize("share", ["0", "0.2"])
-def test_spaces_are_turned_without_pairs_held_out(command, files, share):
+def test_align_without_held_out_pairs(command, files, share):
     outputs = ("--source-output", "new/s.txt", "--target-output", "new/t.bin")
     code, printed, err = command(
         "embed", *ALIGN, "--dictionary", "dictionary", "--held-out", share, *outputs
@@ -135,8 +137,8 @@ def test_spaces_are_turned_without_pairs_held_out(command, files, share):
     scores = json.loads(printed)
     assert (scores.pop("pairs"), scores.pop("held_out")) == (2, 0)
     assert len(scores) == 4 and set(scores.values()) == {None}
-    turned = [vectors.read(files / "new" / name).units_VD for name in ("s.txt", "t.bin")]
-    np.testing.assert_allclose(turned[0], turned[1][::-1], atol=1e-6)  # a is b, and b is a
+    aligned = [vectors.read(files / "new" / name).units_VD for name in ("s.txt", "t.bin")]
+    np.testing.assert_allclose(aligned[0], aligned[1][::-1], atol=1e-6)  # a is b, and b is a
 
 
 @pytest.mark.parametrize(
@@ -155,9 +157,12 @@ def test_spaces_are_turned_without_pairs_held_out(command, files, share):
         (("neighbours", "v.txt", "a", "--minus", "a"), "+a -a cancel out"),
         (("neighbours", "v.txt", "a", "--count", "-1"), "a count of -1"),
         (("align", "a.bin", "b.bin"), "give --dictionary, or --source-text and --target-text"),
-        ((*ALIGN, "--dictionary", "dictionary", "--source-text", "a.txt"), "nothing to find"),
-        ((*ALIGN, "--dictionary", "dictionary", "--held-out", "1"), "a share of 1.0"),
-        ((*ALIGN, "--dictionary", "dictionary", "--held-out", "-0.5"), "a share of -0.5"),
+        (
+            (*ALIGN, "--dictionary", "dictionary", "--source-text", "a.txt"),
+            "excludes parallel text",
+        ),
+        ((*ALIGN, "--dictionary", "dictionary", "--held-out", "1"), "a held-out share of 1.0"),
+        ((*ALIGN, "--dictionary", "dictionary", "--held-out", "-0.5"), "a held-out share of -0.5"),
         ((*ALIGN, "--dictionary", "foreign"), "none of 1 pairs of words"),
         ((*ALIGN, "--source-text", "zh.gz", "--target-text", "a.txt"), "zh.gz: '发生"),
         (
@@ -166,7 +171,7 @@ def test_spaces_are_turned_without_pairs_held_out(command, files, share):
         ),
     ],
 )
-def test_wrong_inputs_end_with_a_line(command, files, arguments, says):
+def test_wrong_inputs_end_in_one_line(command, files, arguments, says):
     before = sorted(files.iterdir())
     code, out, err = command("embed", *arguments)
     assert code == 1 and out == b"" and says in err and "Traceback" not in err

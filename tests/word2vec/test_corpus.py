@@ -1,3 +1,5 @@
+"""Streams of ids, the batches made from them, and Huffman codes."""
+
 import heapq
 from collections import Counter
 from dataclasses import replace
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfm.word2vec import corpus, huffman
-from tfm.word2vec.model import Config, rate
+from tfm.word2vec.model import Config, learning_rate
 
 SENTENCES = [["a", "b", "a"], [], ["c", "a", "rare", "b", "c"], ["a"], ["b", "c", "a", "b"]] * 40
 R = 2
@@ -19,11 +21,11 @@ def stream(tmp_path):
     return corpus.write(SENTENCES, vocabulary, tmp_path / "ids"), vocabulary
 
 
-def test_words_come_by_count_and_rare_ones_are_left_out():
+def test_words_are_sorted_by_count_and_rare_ones_left_out():
     vocabulary = corpus.count(SENTENCES, 41)
     assert vocabulary.words == ("a", "b", "c")
     assert vocabulary.counts_V.tolist() == [200, 160, 120]
-    with pytest.raises(ValueError, match="4 different words 1 come up at least 200 times"):
+    with pytest.raises(ValueError, match="4 different words 1 occur at least 200 times"):
         corpus.count(SENTENCES, 200)
 
 
@@ -65,7 +67,7 @@ def test_neighbours_in_a_tile_are_neighbours_in_the_text(stream):
         (word, text[i - 1][0] if i and text[i - 1][1] == number else -1)
         for i, (word, number) in enumerate(text)
     )
-    rounds = -(-len(text) // (R * C.tiles * C.centres))  # a window ends where a round does
+    rounds = -(-len(text) // (R * C.tiles * C.centres))  # a window ends where its round ends
     assert sum((want - seen).values()) <= rounds and seen.total() == want.total()
 
 
@@ -74,7 +76,7 @@ def test_windows_negatives_and_rates(stream):
     batches = [
         b for _, b in corpus.batches(replace(C, epochs=40, replicas=1), ids, vocabulary.counts_V, 8)
     ]
-    reach = np.concatenate([b.reach_BT.ravel() for b in batches])
+    reach = np.concatenate([b.windows_BT.ravel() for b in batches])
     assert np.allclose(np.bincount(reach)[1:] / len(reach), 1 / C.window, atol=0.02)
     drawn = np.concatenate([b.negatives_BJ.ravel() for b in batches])
     want = vocabulary.counts_V**0.75 / (vocabulary.counts_V**0.75).sum()
@@ -83,20 +85,24 @@ def test_windows_negatives_and_rates(stream):
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("length", [8, 100, 10_000])
-def test_the_rate_falls_evenly_over_the_text_however_few_rounds_it_makes(stream, length, count):
+def test_the_learning_rate_falls_evenly_over_the_text_whatever_the_number_of_rounds(
+    stream, length, count
+):
     ids, vocabulary = stream
     c = replace(C, epochs=40, replicas=count)
     rates, words = [], []
     for _, b in corpus.batches(c, ids, vocabulary.counts_V, length):
         real_RM = (b.sentences_BS[..., c.window : -c.window] > 0).sum(axis=(2, 3))
-        assert (b.rate == b.rate[0]).all() and np.ptp(real_RM.sum(axis=1)) <= 1
-        rates += b.rate[0][real_RM[0] > 0].tolist()
+        assert (b.learning_rate == b.learning_rate[0]).all() and np.ptp(real_RM.sum(axis=1)) <= 1
+        rates += b.learning_rate[0][real_RM[0] > 0].tolist()
         words += real_RM.sum(axis=0)[real_RM[0] > 0].tolist()
     before = np.cumsum([0, *words[:-1]]) / sum(words)
-    assert np.allclose(rates, rate(c) * np.maximum(1e-3, 1 - before), atol=0.01 * rate(c))
+    assert np.allclose(
+        rates, learning_rate(c) * np.maximum(1e-3, 1 - before), atol=0.01 * learning_rate(c)
+    )
 
 
-def test_frequent_words_are_thinned_out(stream):
+def test_frequent_words_are_subsampled(stream):
     ids, vocabulary = stream
     c = replace(C, subsample=0.05, epochs=30)
     kept = Counter()
@@ -110,32 +116,32 @@ def test_frequent_words_are_thinned_out(stream):
     assert np.allclose(got, want, atol=0.03)
 
 
-def test_no_word_is_too_rare_to_be_a_negative():
+def test_the_rarest_word_can_be_a_negative_sample():
     table = corpus.negative_table(np.array([10**9, 10**6, 1]), 0.75)
     assert set(np.unique(table)) == {0, 1, 2}
     shares = np.bincount(table) / len(table)
     assert np.allclose(shares[1] / shares[0], 1e-3**0.75, rtol=0.01)
 
 
-def test_huffman_ways_are_prefix_free_and_shortest(rng):
+def test_huffman_codes_are_prefix_free_and_shortest(rng):
     counts = np.sort(rng.integers(1, 1000, 50))[::-1]
     paths = huffman.paths(counts)
-    ways = []
-    for nodes, turns in zip(paths.nodes_VL, paths.turns_VL, strict=True):
-        real = turns >= 0
-        ways.append(dict(zip(nodes[real].tolist(), turns[real].tolist(), strict=True)))
-    root = set.intersection(*(set(way) for way in ways))
+    found = []
+    for nodes, codes in zip(paths.nodes_VL, paths.codes_VL, strict=True):
+        real = codes >= 0
+        found.append(dict(zip(nodes[real].tolist(), codes[real].tolist(), strict=True)))
+    root = set.intersection(*(set(path) for path in found))
     assert root == {len(counts) - 2}
-    assert set().union(*ways) == set(range(len(counts) - 1))
-    for i, a in enumerate(ways):  # any two words part at some node both pass
-        assert all(any(a[n] != b[n] for n in a.keys() & b.keys()) for b in ways[:i])
+    assert set().union(*found) == set(range(len(counts) - 1))
+    for i, a in enumerate(found):  # the codes of any two words differ at a common node
+        assert all(any(a[n] != b[n] for n in a.keys() & b.keys()) for b in found[:i])
     heap, cost = counts.tolist(), 0  # the cost of the best code is the sum of all merges
     heapq.heapify(heap)
     while len(heap) > 1:
         merged = heapq.heappop(heap) + heapq.heappop(heap)
         cost += merged
         heapq.heappush(heap, merged)
-    assert sum(n * len(way) for n, way in zip(counts, ways, strict=True)) == cost
+    assert sum(n * len(path) for n, path in zip(counts, found, strict=True)) == cost
 
 
 def test_huffman_needs_two_words():

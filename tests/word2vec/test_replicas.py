@@ -1,3 +1,5 @@
+"""Merging of replicas that learn in parallel."""
+
 import logging
 from dataclasses import replace
 
@@ -6,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tfm.word2vec import corpus, huffman, model, pace, replicas, step, training
+from tfm.word2vec import corpus, huffman, model, replicas, step, step_scale, training
 from tfm.word2vec.model import Config
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -17,7 +19,7 @@ C = Config(width=8, window=2, min_count=1, subsample=0, centres=4, tiles=2, samp
 
 @pytest.fixture
 def text(tmp_path):
-    """A stream in which words near each other in the alphabet come together."""
+    """A stream in which words close in the alphabet are neighbours."""
     rng = np.random.default_rng(0)
     at = np.clip(np.cumsum(rng.integers(-1, 2, (200, 9)), axis=1) + 5, 0, len(WORDS) - 1)
     sentences = [[WORDS[i] for i in row] for row in at]
@@ -36,38 +38,40 @@ def first_round(c, text):
     return tables, batches
 
 
-def after(c, text, devices, paths=None, paces=None, shares=None):
+def after(c, text, devices, paths=None, step_scales=None, merge_scales=None):
     tables, batches = first_round(c, text)
-    mesh = replicas.spread(c, jax.devices()[:devices])
+    mesh = replicas.make_mesh(c, jax.devices()[:devices])
     assert mesh.size == devices
     ones = {name: np.ones((len(table), 1), np.float32) for name, table in tables.items()}
-    at = replicas.place(mesh, (tables, paths, paces, shares or ones))
-    return replicas.learn(c, mesh, at[0], replicas.place_text(mesh, batches), *at[1:])
+    at = replicas.replicate(mesh, (tables, paths, step_scales, merge_scales or ones))
+    return replicas.train_round(c, mesh, at[0], replicas.shard_batches(mesh, batches), *at[1:])
 
 
 @pytest.mark.parametrize("objective", ["negative", "hierarchical"])
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_what_four_replicas_learned_is_added_up_wherever_they_are(text, devices, objective):
+def test_changes_of_four_replicas_are_added_up_on_any_number_of_devices(text, devices, objective):
     c = replace(C, replicas=4, objective=objective)
     counts_V = text[1].counts_V
     paths = huffman.paths(counts_V) if objective == "hierarchical" else None
-    paths, paces = jax.tree.map(jnp.asarray, (paths, pace.paces(c, counts_V, paths)))
+    paths, step_scales = jax.tree.map(
+        jnp.asarray, (paths, step_scale.step_scales(c, counts_V, paths))
+    )
     start, batches = first_round(c, text)
-    shares = replicas.settled(c, counts_V, 5, paths)
-    got, loss = after(c, text, devices, paths, paces, shares)
+    merge_scales = replicas.merge_scales(c, counts_V, 5, paths)
+    got, loss = after(c, text, devices, paths, step_scales, merge_scales)
     alone = [
-        step.updates(c, start, jax.tree.map(lambda x, r=r: x[r], batches), paths, paces)
+        step.updates(c, start, jax.tree.map(lambda x, r=r: x[r], batches), paths, step_scales)
         for r in range(4)
     ]
     for name, table in start.items():
         changes = [np.asarray(one[name], np.float64) - np.asarray(table) for one in alone]
         assert min(np.abs(change).max() for change in changes) > 0.01
-        np.testing.assert_allclose(got[name], table + shares[name] * sum(changes), atol=2e-6)
+        np.testing.assert_allclose(got[name], table + merge_scales[name] * sum(changes), atol=2e-6)
     first = jax.tree.map(lambda x: x[0, 0], batches)
     np.testing.assert_allclose(loss, step.loss(c, got, first, paths), rtol=1e-5)
 
 
-def test_one_replica_learns_from_one_batch_after_the_other(text):
+def test_one_replica_equals_updates_in_order(text):
     c = replace(C, replicas=1)
     start, batches = first_round(c, text)
     want = jax.jit(step.updates, static_argnums=0)(c, start, jax.tree.map(lambda x: x[0], batches))
@@ -76,19 +80,19 @@ def test_one_replica_learns_from_one_batch_after_the_other(text):
         np.testing.assert_allclose(got[name], want[name], atol=1e-6)
 
 
-def test_rare_rows_add_up_and_frequent_ones_take_the_mean():
+def test_changes_of_rare_rows_are_summed_and_of_frequent_rows_averaged():
     counts_V = np.array([10**7] + [10**4] * 10_000 + [1])
     c = Config(tiles=16, replicas=4, subsample=0)
-    for share_V1 in replicas.settled(c, counts_V, 100, None).values():
-        first, *rest, last = share_V1[:, 0]
+    for scale_V1 in replicas.merge_scales(c, counts_V, 100, None).values():
+        first, *rest, last = scale_V1[:, 0]
         assert first == pytest.approx(1 / 4, abs=1e-3) and last > 0.95
         assert 0.26 < min(rest) == max(rest) < 0.8
-    alone = replicas.settled(replace(c, replicas=1), counts_V, 1000, None)
-    assert all((share_V1 == 1).all() for share_V1 in alone.values())
+    alone = replicas.merge_scales(replace(c, replicas=1), counts_V, 1000, None)
+    assert all((scale_V1 == 1).all() for scale_V1 in alone.values())
 
 
 def zipf(tmp_path):
-    """A text of few words, met again and again before changes are added up."""
+    """A text of a small vocabulary, whose words are used often between merges."""
     rng = np.random.default_rng(0)
     p = 1 / np.arange(1, 201)
     sentences = [[f"w{i}" for i in rng.choice(200, 25, p=p / p.sum())] for _ in range(2000)]
@@ -98,7 +102,7 @@ def zipf(tmp_path):
 
 @pytest.mark.parametrize("objective", ["negative", "hierarchical", "softmax"])
 @pytest.mark.parametrize("method", ["cbow", "skipgram"])
-def test_many_replicas_do_not_throw_frequent_words_ever_further(
+def test_vectors_of_frequent_words_do_not_diverge_with_many_replicas(
     tmp_path, monkeypatch, method, objective
 ):
     text = zipf(tmp_path)
@@ -114,28 +118,28 @@ def test_many_replicas_do_not_throw_frequent_words_ever_further(
         ends[count] = losses[-1]
         assert max(np.linalg.norm(table, axis=1).max() for table in tables.values()) < 8
     assert ends[8] < 1.15 * ends[1]
-    if (method, objective) == ("cbow", "softmax"):  # what the shares are there for
-        plain = lambda c, counts_V, *_: dict.fromkeys(  # noqa: E731
+    if (method, objective) == ("cbow", "softmax"):  # diverges without the scales
+        ones = lambda c, counts_V, *_: dict.fromkeys(  # noqa: E731
             ("input", "output"), np.ones((len(counts_V), 1), np.float32)
         )
-        monkeypatch.setattr(replicas, "settled", plain)
+        monkeypatch.setattr(replicas, "merge_scales", ones)
         with pytest.raises(FloatingPointError, match="the number of replicas"):
             training.train(replace(c, replicas=8), *text)
 
 
-def test_a_round_ends_when_the_average_word_was_a_centre_six_times():
+def test_an_average_word_is_a_centre_six_times_in_a_round():
     for vocab in (10_000, 100_000):
         c = Config(tiles=16)
-        assert replicas.updates_alone(c, vocab) * 256 == pytest.approx(6 * vocab, rel=0.01)
-    assert replicas.updates_alone(Config(), 10) == 8
+        assert replicas.local_updates(c, vocab) * 256 == pytest.approx(6 * vocab, rel=0.01)
+    assert replicas.local_updates(Config(), 10) == 8
 
 
 @pytest.mark.parametrize(("count", "devices", "used"), [(1, 8, 1), (4, 3, 2), (6, 8, 6), (8, 3, 2)])
 def test_every_device_gets_the_same_number_of_replicas(count, devices, used):
-    assert replicas.spread(replace(C, replicas=count), jax.devices()[:devices]).size == used
+    assert replicas.make_mesh(replace(C, replicas=count), jax.devices()[:devices]).size == used
 
 
-def test_the_devices_do_not_matter_to_what_is_learned(text, caplog):
+def test_the_number_of_devices_does_not_affect_what_is_learned(text, caplog):
     stream, vocabulary = text
     c = replace(C, method="cbow", epochs=3)
     with caplog.at_level(logging.INFO):

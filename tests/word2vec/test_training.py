@@ -1,3 +1,5 @@
+"""The losses against loops, updates, and what training learns."""
+
 import itertools
 from dataclasses import replace
 
@@ -8,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tfm import params
-from tfm.word2vec import analysis, corpus, huffman, model, pace, step, training
+from tfm.word2vec import analysis, corpus, huffman, model, step, step_scale, training
 from tfm.word2vec.model import Batch, Config
 from tfm.word2vec.vectors import Vectors
 
@@ -27,7 +29,7 @@ def tables(c, seed=0):
 
 
 def batch(c, seed=0):
-    """Tiles of random words, with a sentence border inside and padding at the end of the last."""
+    """Tiles of random words with sentence boundaries inside; the last one ends in padding."""
     rng = np.random.default_rng(seed)
     S = c.centres + 2 * c.window
     sentences = np.sort(rng.integers(1, 4, (c.tiles, S)), axis=1)
@@ -46,69 +48,72 @@ def batch(c, seed=0):
     )
 
 
-def guesses(c, b):
-    """Loops: for every centre, (its tile, itself, the words around it)."""
-    words, sentences, reach = (np.asarray(x) for x in b[:3])
+def predictions(c, b):
+    """Yields (tile, centre, context words) of every centre, by loops."""
+    words, sentences, windows = (np.asarray(x) for x in b[:3])
     for i, t in itertools.product(range(c.tiles), range(c.centres)):
         at = t + c.window
         if sentences[i, at] == 0:
             continue
-        around = [
+        context = [
             s
-            for s in range(at - reach[i, t], at + reach[i, t] + 1)
+            for s in range(at - windows[i, t], at + windows[i, t] + 1)
             if s != at and sentences[i, s] == sentences[i, at]
         ]
-        yield i, words[i, at], [words[i, s] for s in around]
+        yield i, words[i, at], [words[i, s] for s in context]
 
 
-def reference(c, b, read, met, paths):
-    """The loss by loops in float64: Mikolov 2013a and b, a pair at a time."""
-    read, met = np.asarray(read, np.float64), np.asarray(met, np.float64)
+def reference(c, b, inputs, outputs, paths):
+    """The loss of Mikolov 2013a and b by loops over pairs, in float64."""
+    inputs, outputs = np.asarray(inputs, np.float64), np.asarray(outputs, np.float64)
 
     def log_sigmoid(x):
         return -np.log1p(np.exp(-x))
 
     def cost(hidden, word, tile):
         if c.objective == "softmax":
-            scores = met @ hidden
+            scores = outputs @ hidden
             return np.log(np.exp(scores).sum()) - scores[word]
         if c.objective == "hierarchical":
-            way = [
-                (n, t)
-                for n, t in zip(paths.nodes_VL[word], paths.turns_VL[word], strict=True)
-                if t >= 0
+            path = [
+                (n, code)
+                for n, code in zip(paths.nodes_VL[word], paths.codes_VL[word], strict=True)
+                if code >= 0
             ]
-            return -sum(log_sigmoid((1 - 2 * int(t)) * (met[n] @ hidden)) for n, t in way)
+            return -sum(
+                log_sigmoid((1 - 2 * int(code)) * (outputs[n] @ hidden)) for n, code in path
+            )
         samples = np.asarray(b.negatives_BJ)[tile]
-        wrong = np.mean([log_sigmoid(-(met[s] @ hidden)) for s in samples])
-        return -log_sigmoid(met[word] @ hidden) - c.negatives * wrong
+        negative = np.mean([log_sigmoid(-(outputs[s] @ hidden)) for s in samples])
+        return -log_sigmoid(outputs[word] @ hidden) - c.negatives * negative
 
     total = 0.0
-    for tile, centre, around in guesses(c, b):
+    for tile, centre, context in predictions(c, b):
         if c.method == "skipgram":
-            total += sum(cost(read[centre], word, tile) for word in around)
-        elif around:
-            hidden = read[around].sum(axis=0) / (len(around) if c.combine == "mean" else 1)
+            total += sum(cost(inputs[centre], word, tile) for word in context)
+        elif context:
+            hidden = inputs[context].sum(axis=0) / (len(context) if c.combine == "mean" else 1)
             total += cost(hidden, centre, tile)
     return total
 
 
 def dense_loss(c, b, paths, tree):
     """The loss as a function of whole tables."""
-    read, met = tree["input"], tree.get("output", tree["input"])
-    own, shared = model.guess_ids(c, b, paths), model.shared_ids(c, b, V)
-    return model.loss(c, b, paths, read[model.read_ids(c, b)], met[own], met[shared])
+    inputs, outputs = tree["input"], tree.get("output", tree["input"])
+    targets, shared = model.target_ids(c, b, paths), model.shared_ids(c, b, V)
+    rows = inputs[model.input_ids(c, b)], outputs[targets], outputs[shared]
+    return model.loss(c, b, paths, *rows)
 
 
-def test_a_centre_sees_its_window_in_its_sentence_and_not_itself():
+def test_the_context_is_the_window_within_the_sentence_without_the_centre():
     b = batch(SMALL)
-    seen = np.asarray(model.near(SMALL, b))
-    assert set(np.unique(seen)) == {0.0, 1.0}
+    mask = np.asarray(model.context_mask(SMALL, b))
+    assert set(np.unique(mask)) == {0.0, 1.0}
     counts = {}
-    for tile, _, around in guesses(SMALL, b):
-        counts[tile] = counts.get(tile, 0) + len(around)
-    assert [counts.get(i, 0) for i in range(SMALL.tiles)] == seen.sum(axis=(1, 2)).tolist()
-    assert all(seen[:, t, t + SMALL.window].sum() == 0 for t in range(SMALL.centres))
+    for tile, _, context in predictions(SMALL, b):
+        counts[tile] = counts.get(tile, 0) + len(context)
+    assert [counts.get(i, 0) for i in range(SMALL.tiles)] == mask.sum(axis=(1, 2)).tolist()
+    assert all(mask[:, t, t + SMALL.window].sum() == 0 for t in range(SMALL.centres))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -128,15 +133,15 @@ def test_the_loss_is_that_of_the_papers(method, combine, objective):
 def test_an_update_is_gradient_descent_on_the_whole_tables(method, objective, kept):
     c = replace(SMALL, method=method, objective=objective, tables=kept)
     paths, b, tree = huffman.paths(COUNTS), batch(c), tables(c)
-    slopes = jax.grad(lambda t: dense_loss(c, b, paths, t))(tree)
+    gradients = jax.grad(lambda t: dense_loss(c, b, paths, t))(tree)
     after = step.update(c, tree, b, paths)
     for name, table in tree.items():
-        want = table - b.rate * slopes[name]
+        want = table - b.learning_rate * gradients[name]
         np.testing.assert_allclose(after[name], want, atol=1e-5)
         assert np.abs(want - table).max() > 1e-3
 
 
-def test_a_stack_of_updates_is_one_after_the_other():
+def test_updates_apply_batches_in_order():
     c = SMALL
     several = [batch(c, seed) for seed in range(3)]
     want = tables(c)
@@ -146,7 +151,7 @@ def test_a_stack_of_updates_is_one_after_the_other():
     got = step.updates(c, tables(c), stacked)
     for name in want:
         np.testing.assert_allclose(got[name], want[name], atol=1e-6)
-    centres = sum(1 for _ in guesses(c, several[0]))
+    centres = sum(1 for _ in predictions(c, several[0]))
     loss = step.loss(c, want, several[0])
     np.testing.assert_allclose(loss, dense_loss(c, several[0], None, want) / centres, rtol=1e-5)
 
@@ -154,22 +159,22 @@ def test_a_stack_of_updates_is_one_after_the_other():
 def test_tables_sharded_over_devices_learn_the_same():
     c = SMALL
     mesh = Mesh(np.array(jax.devices()), ("x",))
-    place = NamedSharding(mesh, PartitionSpec(None, "x"))
+    sharding = NamedSharding(mesh, PartitionSpec(None, "x"))
     stacked = jax.tree.map(lambda x: x[None], batch(c))
     updates = jax.jit(step.updates, static_argnums=0)
     want = updates(c, tables(c), stacked)
-    got = updates(c, jax.device_put(tables(c), place), stacked)
-    assert got["input"].sharding.is_equivalent_to(place, 2)
+    got = updates(c, jax.device_put(tables(c), sharding), stacked)
+    assert got["input"].sharding.is_equivalent_to(sharding, 2)
     for name in want:
         np.testing.assert_allclose(got[name], want[name], atol=1e-6)
 
 
-def test_softplus_is_log_one_plus_exp_and_its_slope_the_sigmoid():
+def test_softplus_is_log_one_plus_exp_and_its_derivative_the_sigmoid():
     x = jnp.array([-100.0, -3.0, 0.0, 3.0, 100.0])
     np.testing.assert_allclose(model.softplus(x), np.logaddexp(0, np.asarray(x)), 1e-6, 1e-9)
-    slope = jax.vmap(jax.grad(model.softplus))(x)
+    derivative = jax.vmap(jax.grad(model.softplus))(x)
     np.testing.assert_allclose(
-        slope, 1 / (1 + np.exp(-np.asarray(x, np.float64))), rtol=1e-5, atol=1e-9
+        derivative, 1 / (1 + np.exp(-np.asarray(x, np.float64))), rtol=1e-5, atol=1e-9
     )
 
 
@@ -177,7 +182,7 @@ TOPICS = ["abcdef", "uvwxyz"]
 
 
 def learn(tmp_path, seed=0, combine="mean", **settings):
-    """Vectors of a text in which a sentence keeps to one of two topics."""
+    """Learns vectors from a text whose sentences have one of two topics each."""
     rng = np.random.default_rng(0)
     text = [list(rng.choice(list(TOPICS[i % 2]), size=8)) for i in range(600)]
     c = Config(
@@ -201,7 +206,7 @@ def learn(tmp_path, seed=0, combine="mean", **settings):
     ],
     ids=lambda s: "-".join(map(str, s.values())),
 )
-def test_words_of_a_topic_come_together(tmp_path, settings):
+def test_nearest_neighbours_share_a_topic(tmp_path, settings):
     space, losses = learn(tmp_path, **settings)
     shares, values = zip(*losses, strict=True)
     assert shares == tuple(sorted(shares)) and shares[-1] == 1.0 and values[-1] < values[0]
@@ -213,14 +218,14 @@ def test_words_of_a_topic_come_together(tmp_path, settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"method": "cbow", "replicas": 2}])
-def test_the_seed_decides_everything(tmp_path, settings):
+def test_the_seed_determines_the_vectors(tmp_path, settings):
     first, again, other = (learn(tmp_path, seed=s, **settings)[0].table_VD for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-2
 
 
-def test_a_diverging_run_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(pace, "FARTHEST", np.inf)
+def test_divergence_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_scale, "MAX_STEP", np.inf)
     text = [["a", "b", "c", "d"]] * 500
     c = Config(width=4, min_count=1, subsample=0, learning_rate=1e30, objective="softmax")
     vocabulary = corpus.count(text, 1)
@@ -229,7 +234,7 @@ def test_a_diverging_run_says_so(tmp_path, monkeypatch):
         training.train(c, stream, vocabulary)
 
 
-def test_a_text_that_is_thinned_out_to_nothing_is_told(tmp_path):
+def test_a_text_that_subsampling_empties_is_an_error(tmp_path):
     text = [["a", "b"]] * 5
     vocabulary = corpus.count(text, 1)
     stream = corpus.write(text, vocabulary, tmp_path / "ids")
@@ -255,7 +260,7 @@ def test_settings_out_of_range_are_refused(settings, says):
         Config(**settings)
 
 
-def test_the_declaration_draws_small_inputs_and_no_outputs():
+def test_inputs_start_small_and_outputs_at_zero():
     tree = params.init(jax.random.key(0), model.declare(Config(), 1000))
     assert np.abs(tree["input"]).max() <= 0.005
     np.testing.assert_allclose(tree["input"].std(), 0.01 / 12**0.5, rtol=0.02)

@@ -1,3 +1,5 @@
+"""Files of vectors, analysis, and initial tables of a translation model."""
+
 import gzip
 import struct
 from pathlib import Path
@@ -19,7 +21,7 @@ def space(rng):
 
 
 def royal():
-    """A space in which king − man + woman is queen exactly."""
+    """Vectors for which king − man + woman is exactly queen."""
     rows = {"king": (1, 1, 0), "man": (1, 0, 0), "woman": (0, 0, 1), "queen": (0, 1, 1)}
     extra = {"apple": (1, -1, 1), "pear": (1, -1, 0.8)}
     table = np.array([*rows.values(), *extra.values()], np.float32)
@@ -27,7 +29,7 @@ def royal():
 
 
 @pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt"])
-def test_files_come_back_to_the_bit(space, tmp_path, name):
+def test_files_are_read_back_bit_for_bit(space, tmp_path, name):
     vectors.write(space, tmp_path / name)
     back = vectors.read(tmp_path / name)
     assert back.words == WORDS
@@ -49,14 +51,14 @@ def test_the_text_format_is_word2vecs(tmp_path):
     [
         ("v.txt", b"hello\n", "words width"),
         ("v.txt", b"2 2\na 1 2\n", "entry 2 of 2: missing"),
-        ("v.txt", b"1 2\na 1 2 3\n", "entry 1 of 1: 3 numbers where 2 belong"),
+        ("v.txt", b"1 2\na 1 2 3\n", "entry 1 of 1: 3 numbers instead of 2"),
         ("v.txt", b"1 1\na b\n", "entry 1 of 1"),
         ("v.bin", b"1 2\na \x00\x00", "read as binary: entry 1 of 1: the file ends inside"),
         ("v.txt.gz", b"1 1\na 1\n", "damaged gzip file"),
         ("v.txt.gz", gzip.compress(b"1 1\na 1\n" * 99)[:-20], "damaged gzip file"),
     ],
 )
-def test_a_broken_file_is_told(tmp_path, name, content, says):
+def test_a_malformed_file_is_an_error(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=says):
         vectors.read(tmp_path / name)
@@ -67,7 +69,7 @@ def test_a_broken_file_is_told(tmp_path, name, content, says):
     [
         ("v.txt", "v.vec.gz"),
         ("v.bin", "v.bin.gz"),
-        ("v.bin", "GoogleNews"),  # nothing in the name says what it is
+        ("v.bin", "GoogleNews"),  # the name does not tell the format
         ("v.bin", "v.model.gz"),
     ],
 )
@@ -82,20 +84,20 @@ def test_public_files_are_read_plain_or_compressed_in_either_format(space, tmp_p
 
 
 @pytest.mark.parametrize("name", ["v.txt", "v.bin"])
-def test_words_twice_or_not_in_utf8_are_left_out_and_counted(tmp_path, name, caplog):
+def test_repeated_words_and_bad_utf8_are_left_out_and_counted(tmp_path, name, caplog):
     rows = {b"a": 1, b"caf\xe9": 2, b"b": 3, b"A": 4, b"caf": 6}
     entries = [*rows.items(), (b"a", 5)]
-    entries.insert(2, (b"a", 7))  # between others, so that rows move up
+    entries.insert(2, (b"a", 7))  # between others, so that later rows move up
     number = (lambda x: struct.pack("<f", x)) if name == "v.bin" else (lambda x: b"%d" % x)
     content = b"".join(word + b" " + number(x) + b"\n" for word, x in entries)
     (tmp_path / name).write_bytes(b"7 1\n" + content)
     found = vectors.read(tmp_path / name)
     assert found.words == ("a", "b", "A", "caf")  # the first one's vector is kept
     np.testing.assert_array_equal(found.table_VD, [[1], [3], [4], [6]])
-    assert "of 7 entries 3 are left out: 2 of words that were there before, 1 not" in caplog.text
+    assert "of 7 entries 3 are left out: 2 of words that occurred before, 1 not" in caplog.text
 
 
-def test_a_place_that_cannot_be_written_is_told_before_there_is_work(space, tmp_path):
+def test_an_output_that_cannot_be_written_is_found_early(space, tmp_path):
     vectors.check_output(tmp_path / "new" / "folder" / "v.txt")
     vectors.check_output(tmp_path / "new" / "folder" / "v.txt")
     assert not list((tmp_path / "new" / "folder").iterdir())
@@ -110,7 +112,7 @@ def test_a_place_that_cannot_be_written_is_told_before_there_is_work(space, tmp_
         vectors.check_output(Path("gs://bucket/v.txt"))
 
 
-def test_a_missing_file_and_a_word_with_a_space_are_told(tmp_path):
+def test_a_missing_file_and_a_word_with_a_space_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         vectors.read(tmp_path / "none.bin")
     with pytest.raises(ValueError, match="white space"):
@@ -118,7 +120,7 @@ def test_a_missing_file_and_a_word_with_a_space_are_told(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_neighbours_are_those_of_a_full_sort(space):
+def test_neighbours_agree_with_a_full_sort(space):
     query = space.table_VD[0] * 3
     cosines = [
         np.dot(query, row) / np.linalg.norm(query) / np.linalg.norm(row) for row in space.table_VD
@@ -130,7 +132,7 @@ def test_neighbours_are_those_of_a_full_sort(space):
     assert len(analysis.neighbours(space, query, 99, without=["king"])) == len(WORDS) - 1
 
 
-def test_neighbours_of_nothing_are_refused(space):
+def test_neighbours_of_a_zero_vector_are_refused(space):
     for plus, minus in [(["king"], ["king"]), (["king", "man"], ["man", "king"])]:
         with pytest.raises(ValueError, match=r"-king cancel out|-man -king cancel out"):
             analysis.combination(space, plus, minus)
@@ -181,7 +183,7 @@ def test_analogies_count_right_known_and_asked():
         analysis.read_questions([": a", "b c d"])
 
 
-def test_similarity_is_spearmans(space, rng):
+def test_similarity_is_spearmans_correlation(space, rng):
     lines = ["# from somewhere", "Word 1\tWord 2\tHuman"]
     names = [(a, b) for i, a in enumerate(WORDS[:5]) for b in WORDS[:i]]
     scores = rng.integers(0, 5, len(names)).tolist()  # with ties
@@ -198,12 +200,12 @@ def test_similarity_is_spearmans(space, rng):
     ("lines", "says"),
     [(["a\tb"], "line 1: 2 columns"), (["a\tb\t1", "a\tb\tx"], "line 2: 'x'"), ([], "no pair")],
 )
-def test_a_broken_similarity_table_is_told(lines, says):
+def test_a_malformed_similarity_table_is_an_error(lines, says):
     with pytest.raises(ValueError, match=says):
         analysis.read_pairs(lines)
 
 
-def test_a_translators_tables_begin_from_vectors(space, rng):
+def test_initial_tables_take_the_vectors_of_pieces(space, rng):
     pieces = ["<pad>", "king", "▁the", "x", "我们"]
     names = ("source", "target")
     drawn = {name: jnp.asarray(rng.normal(size=(5, 6)), jnp.float32) for name in names}
@@ -218,7 +220,7 @@ def test_a_translators_tables_begin_from_vectors(space, rng):
     np.testing.assert_allclose(rows / want, (rows / want).mean(), rtol=1e-5)
 
 
-def test_vectors_of_words_give_a_piece_its_word_and_a_fragment_nothing(rng):
+def test_vectors_of_words_serve_whole_words_and_not_parts_of_words(rng):
     space = Vectors(("the", "The", "cat", "s", "al", "我们", "我", "。"), rng.normal(size=(8, 6)))
     pieces = {
         "▁the": "the", "▁The": "The", "▁CAT": "cat", "▁al": "al", "▁我们": "我们", "我": "我",
@@ -236,7 +238,7 @@ def test_vectors_of_words_give_a_piece_its_word_and_a_fragment_nothing(rng):
             assert row @ want / np.linalg.norm(row) / np.linalg.norm(want) == pytest.approx(1.0)
 
 
-def test_vectors_of_pieces_are_taken_exactly(rng):
+def test_vectors_of_pieces_are_matched_exactly(rng):
     space = Vectors(("▁the", "cat", "s"), rng.normal(size=(3, 6)))
     drawn = {"source": jnp.zeros((5, 6))}
     pieces = ["the", "▁cat", "▁The", "s", "▁the"]

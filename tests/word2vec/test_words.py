@@ -1,3 +1,5 @@
+"""Text split into words, and the errors found before training."""
+
 import gzip
 import os
 
@@ -21,13 +23,13 @@ def write(path, lines):
 
 def test_a_word_is_a_run_of_letters_in_lower_case():
     line = "The well-known dog's bone – 3 of ‘them’!"
-    assert words.cut(line, None) == ["the", "well-known", "dog's", "bone", "3", "of", "them"]
-    assert words.cut(SEGMENTED[0], None) == ["发生", "这", "事", "是", "免不了", "的"]
+    assert words.split(line, None) == ["the", "well-known", "dog's", "bone", "3", "of", "them"]
+    assert words.split(SEGMENTED[0], None) == ["发生", "这", "事", "是", "免不了", "的"]
 
 
 @pytest.mark.parametrize("lines", [CHINESE, JAPANESE], ids=["zh", "ja"])
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
-def test_text_without_spaces_is_not_cut_at_spaces(tmp_path, name, lines):
+def test_text_without_spaces_is_not_split_at_spaces(tmp_path, name, lines):
     fine, path = write(tmp_path / "fine.txt", ["some words"]), write(tmp_path / name, lines)
     with pytest.raises(ValueError, match=r"a\.txt.* would be a word.*give a --tokenizer"):
         words.check([fine, path], by_words=True)
@@ -37,7 +39,7 @@ def test_text_without_spaces_is_not_cut_at_spaces(tmp_path, name, lines):
 @pytest.mark.parametrize(
     "lines", [SEGMENTED, MIXED, [], ["한국어는 띄어쓰기를 합니다"], ["a b"] * 5]
 )
-def test_text_with_spaces_is_taken(tmp_path, lines):
+def test_text_with_spaces_is_accepted(tmp_path, lines):
     words.check([write(tmp_path / "a.txt", lines)], by_words=True)
 
 

@@ -1,14 +1,10 @@
 """Additive attention: a small network scores each query and key (Bahdanau 2015)."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from tfm.attention.dot_product import look_up, queries_a_key_head, refuse
+from tfm.attention.dot_product import group_size, heads_first, weighted_values
 from tfm.params import Param, xavier
-
-_INSTEAD = {"relative": "that is defined by the product of q and k; pass t5's or alibi's as bias"}
 
 
 def additive_params(heads: int, head_dim: int) -> Param:
@@ -22,41 +18,61 @@ def additive(
     v_BSKH: jax.Array,
     weight_NH: jax.Array,
     *,
-    scale: float | None = None,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    soft_cap: float = 0.0,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
     return_weights: bool = False,
-    **settings: Any,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """softmax(wᵀ tanh(q + k) + bias) v (Bahdanau 2015, §A.1.2, a head each).
+    """softmax(wᵀ tanh(q + k) + bias) v (Bahdanau 2015, §A.1.2, in every head).
 
     The paper's W_a s and U_a h are the projected queries and keys. Time is that of B·N·T·S·H
-    tangents; memory, backward too, is that of the scores, for the tangents are computed again.
+    tangents; memory, in the backward pass too, is that of the scores, for the tangents are computed
+    again.
 
     Args:
-      weight_NH: w, one vector a head.
-      scale: the scores are multiplied by it, as w is; ``None`` is 1.
-      **settings: of ``look_up``: mask, bias, soft_cap, dropout_rate, key.
+      weight_NH: w, one vector a head; w also scales the scores.
+      mask, bias, soft_cap, dropout_rate, key, return_weights: as in ``attention.attend``.
 
     Returns:
       [B,T,N,H]; with ``return_weights`` also [B,N,T,S].
-
-    Raises:
-      ValueError: ``relative`` terms.
     """
-    refuse("additive", {"relative": settings.pop("relative", None)}, _INSTEAD)
-    heads_first = (x.swapaxes(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
     out_BNTH, weights_BNTS = additive_heads_first(
-        *heads_first, weight_NH * (1.0 if scale is None else scale), **settings
+        *heads_first(q_BTNH, k_BSKH, v_BSKH),
+        weight_NH,
+        mask=mask,
+        bias=bias,
+        soft_cap=soft_cap,
+        dropout_rate=dropout_rate,
+        key=key,
     )
     out_BTNH = out_BNTH.swapaxes(1, 2)
     return (out_BTNH, weights_BNTS) if return_weights else out_BTNH
 
 
 def additive_heads_first(
-    q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, weight_NH: jax.Array, **settings: Any
+    q_BNTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    weight_NH: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    soft_cap: float = 0.0,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """``additive`` for arrays with heads before time: ([B,N,T,H], weights [B,N,T,S])."""
-    scores_BNTS = additive_scores(q_BNTH, k_BKSH, weight_NH)
-    out_BNTH, weights_BNTS = look_up(scores_BNTS, v_BKSH, **settings)
+    out_BNTH, weights_BNTS = weighted_values(
+        additive_scores(q_BNTH, k_BKSH, weight_NH),
+        v_BKSH,
+        mask=mask,
+        bias=bias,
+        soft_cap=soft_cap,
+        dropout_rate=dropout_rate,
+        key=key,
+    )
     return out_BNTH.astype(q_BNTH.dtype), weights_BNTS
 
 
@@ -65,7 +81,7 @@ def additive_scores(q_BNTH: jax.Array, k_BKSH: jax.Array, weight_NH: jax.Array) 
     """wᵀ tanh(q + k): [B,N,T,S] float32."""
     B, N, T, H = q_BNTH.shape
     K, S = k_BKSH.shape[1:3]
-    G = queries_a_key_head(N, K)
+    G = group_size(N, K)
     q = q_BNTH.astype(jnp.float32).reshape(B, K, G, T, 1, H)
     k = k_BKSH.astype(jnp.float32).reshape(B, K, 1, 1, S, H)
     weight = weight_NH.astype(jnp.float32).reshape(1, K, G, 1, 1, H)

@@ -1,7 +1,6 @@
 """Scaled dot-product attention."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ def attend(
       q_BTNH, k_BSKH, v_BSKH: N a multiple of K.
       mask: bool, True = may attend; broadcasts to [B,N,T,S].
       bias: added to the scaled scores; broadcasts to [B,N,T,S].
-      relative: terms of a relative position scheme: to the scores before scaling, to the output.
+      relative: terms of a relative position scheme, added to the unscaled scores and to the output.
       soft_cap: scores x, bias included, become cap · tanh(x / cap), within ±cap (Gemma 2, 2024,
         §2); 0 is off.
       dropout_rate, key: dropout on the weights.
@@ -46,7 +45,7 @@ def attend(
       ValueError: N is not a multiple of K.
     """
     out_BNTH, weights_BNTS = attend_heads_first(
-        *(x.swapaxes(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH)),
+        *heads_first(q_BTNH, k_BSKH, v_BSKH),
         mask=mask,
         bias=bias,
         relative=relative,
@@ -79,16 +78,16 @@ def attend_heads_first(
     """
     B, N, T, H = q_BNTH.shape
     K, S = k_BKSH.shape[1:3]
-    groups = queries_a_key_head(N, K)
+    groups = group_size(N, K)
     scale = H**-0.5 if scale is None else scale
 
-    # The G queries of a key head become rows of one matrix: one product a key head.
+    # The queries of the G heads that share a key head are rows of one matrix: one product each.
     q_BKRH = q_BNTH.reshape(B, K, groups * T, H)
     scores_BKRS = jnp.einsum("bkrh,bksh->bkrs", q_BKRH, k_BKSH, preferred_element_type=jnp.float32)
     scores_BNTS = scores_BKRS.reshape(B, N, T, S)
     if relative is not None:
         scores_BNTS += relative.scores(q_BNTH, k_BKSH)
-    out_BNTH, weights_BNTS = look_up(
+    out_BNTH, weights_BNTS = weighted_values(
         scores_BNTS * scale,
         v_BKSH,
         mask=mask,
@@ -101,7 +100,7 @@ def attend_heads_first(
     return out_BNTH.astype(q_BNTH.dtype), weights_BNTS
 
 
-def look_up(
+def weighted_values(
     scores_BNTS: jax.Array,
     v_BKSH: jax.Array,
     *,
@@ -112,10 +111,12 @@ def look_up(
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """From scores, wherever they come from, to the weighted mean of the values.
+    """Softmax of the scores, and the weighted mean of the values.
 
     Args:
-      more_values: the dropped-out weights [B,N,T,S] → something to add [B,N,T,H].
+      scores_BNTS: scaled; from dot products or anything else.
+      more_values: a function of the weights after dropout, [B,N,T,S] → [B,N,T,H], whose result is
+        added to the output.
 
     Returns:
       ([B,N,T,H], weights [B,N,T,S] float32 before dropout).
@@ -136,32 +137,22 @@ def look_up(
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Softmax over the last axis among the places the mask allows; an empty row gives zeros."""
+    """Softmax over the last axis where the mask is True; a row without any True gives zeros."""
     if mask is None:
         return jax.nn.softmax(scores, axis=-1)
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     return jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0)
 
 
-def refuse(variant: str, settings: dict[str, Any], instead: dict[str, str]) -> None:
-    """Tells a caller of a variant which setting of ``attend`` it lacks; one that is off may pass.
-
-    Args:
-      instead: what to pass in place of each, in words.
-
-    Raises:
-      ValueError: a setting that the variant lacks.
-      TypeError: a setting that there is not.
-    """
-    for name, value in settings.items():
-        if name not in instead:
-            raise TypeError(f"{variant}() got an unexpected keyword argument {name!r}")
-        if value is not None and not (isinstance(value, int | float) and not value):
-            raise ValueError(f"{variant} attention takes no {name}: {instead[name]}")
+def heads_first(
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[B,T,N,H], [B,S,K,H], [B,S,K,H] → [B,N,T,H], [B,K,S,H], [B,K,S,H]."""
+    return q_BTNH.swapaxes(1, 2), k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2)
 
 
-def queries_a_key_head(heads: int, kv_heads: int) -> int:
-    """G = N / K.
+def group_size(heads: int, kv_heads: int) -> int:
+    """G = N / K, the query heads that share a key/value head.
 
     Raises:
       ValueError: N is not a multiple of K.

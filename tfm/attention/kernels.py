@@ -1,7 +1,7 @@
-"""Who computes softmax attention: XLA from our formula, or a fused kernel that keeps no scores.
+"""What computes softmax attention: XLA from our formula, or a fused kernel that keeps no scores.
 
 ``cudnn`` is cuDNN's flash attention through ``jax.nn.dot_product_attention``, ``splash`` the Pallas
-kernel for TPUs that comes with JAX. ``choose`` says which one runs, and why.
+kernel for TPUs that comes with JAX. ``choose`` says which one runs on a device at a shape, and why.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,7 @@ from tfm import masks
 Implementation = Literal["auto", "xla", "cudnn", "splash"]
 
 LONG = 512
-"""Keys from which ``auto`` takes a kernel: below, scores are small and XLA fuses them well."""
+"""Number of keys from which ``auto`` takes a kernel; XLA fuses shorter rows well. Not measured."""
 
 _KERNELS = {
     "cudnn": ("gpu", {"bias"}),
@@ -27,12 +27,11 @@ _NEEDS = {
     "relative": "takes no score that depends on query and distance",
     "soft_cap": "has no soft cap",
     "dropout": "has no dropout on the weights",
-    "step": "looks at whole sentences, not at a cache of hypotheses",
 }
 
 
 def unable(kernel: str, needs: Collection[str]) -> str | None:
-    """Why a kernel cannot serve what attention needs, on any device; ``None`` if it can."""
+    """Why a kernel cannot compute what attention needs, on any device; ``None`` if it can."""
     able = _KERNELS[kernel][1]
     missing = [reason for need, reason in _NEEDS.items() if need in needs and need not in able]
     return f"{kernel} {missing[0]}" if missing else None
@@ -51,9 +50,9 @@ def choose(
     """The implementation that runs, and a clause that says why.
 
     Args:
-      asked: ``auto`` takes the platform's kernel where it can and pays, else ``xla``.
+      asked: ``auto`` takes the platform's kernel where it is able and faster, else ``xla``.
       needs: what attention needs besides softmax(q kᵀ) v under a mask of segments and causality,
-        any of "bias", "relative", "soft_cap", "dropout", "step".
+        any of "bias", "relative", "soft_cap", "dropout".
       platform: "cpu", "gpu" or "tpu".
 
     Raises:
@@ -75,7 +74,7 @@ def choose(
     if obstacle:
         return "xla", obstacle
     if keys < LONG:
-        return "xla", f"rows of {keys} keys are short; {kernel} pays from {LONG}"
+        return "xla", f"rows of {keys} keys are short; {kernel} is used from {LONG}"
     return kernel, f"{keys} keys on the {platform}"
 
 
@@ -87,7 +86,7 @@ def _obstacle(
     queries: int,
     keys: int,
 ) -> str | None:
-    """What about the device or the shape stands in a kernel's way."""
+    """Why a kernel cannot run on this device or at this shape."""
     home = _KERNELS[kernel][0]
     if platform != home:
         return f"{kernel} runs on a {home}, this is a {platform}"
@@ -115,7 +114,7 @@ def flash(
 ) -> jax.Array:
     """``attend`` by ``jax.nn.dot_product_attention``: [B,N,T,H].
 
-    Its rows with nothing to see hold something; they are set to zero.
+    Rows without any visible key, for which it gives non-zero output, are set to zero.
 
     Args:
       bias: [1,N,T,S].
@@ -124,7 +123,9 @@ def flash(
     if causal:
         mask &= masks.causal(*mask.shape[2:])
     out_BTNH = jax.nn.dot_product_attention(
-        *(x.swapaxes(1, 2) for x in (q_BNTH, k_BKSH, v_BKSH)),
+        q_BNTH.swapaxes(1, 2),
+        k_BKSH.swapaxes(1, 2),
+        v_BKSH.swapaxes(1, 2),
         bias=None if bias is None else bias.astype(q_BNTH.dtype),
         mask=mask,
         implementation=implementation,
@@ -145,10 +146,10 @@ def splash(
 ) -> jax.Array:
     """``attend`` by the Pallas kernel: [B,N,T,H]; T and S multiples of 128.
 
-    To the kernel padding is a segment like any other; its rows are set to zero.
+    The kernel treats padding as a segment of its own; the rows of padding are set to zero.
 
     Args:
-      interpret: run the kernel's text on any device, slowly.
+      interpret: run the kernel in Pallas's interpreter, on any device, slowly.
     """
     from jax.experimental.pallas.ops.tpu import splash_attention as pallas
 

@@ -1,22 +1,15 @@
-"""Local attention: everyone looks at most ``window`` places away, at a cost linear in length.
+"""Local attention: every query sees keys at most ``window`` positions away, at linear cost.
 
-The row is cut into blocks as long as the window. The queries of a block see its own keys and those
-of the blocks beside it, so T·3W scores are computed, never T·T.
+The sequence is divided into blocks as long as the window W. The queries of a block see the keys of
+their own and the neighbouring blocks, so T·3W scores are computed instead of T·T.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from tfm import masks
-from tfm.attention.dot_product import attend_heads_first, refuse
-from tfm.positions import Distances, side_by_side
-
-_INSTEAD = {
-    "mask": "pass segments_BT (0 = padding), and causal=True to hide the future",
-    "return_weights": "its weights are those of blocks; attend with masks.window returns all",
-}
+from tfm.attention.dot_product import attend_heads_first, heads_first
+from tfm.positions import Distances, Relative, consecutive
 
 
 def local(
@@ -27,42 +20,63 @@ def local(
     window: int,
     segments_BT: jax.Array | None = None,
     causal: bool = False,
-    **settings: Any,
+    bias: jax.Array | None = None,
+    relative: Relative | None = None,
+    scale: float | None = None,
+    soft_cap: float = 0.0,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
 ) -> jax.Array:
-    """``attend`` within a window: queries see keys of their segment at distances -window..window.
+    """``attention.attend`` within a window: keys of the segment at distances -window..window.
+
+    There is no ``mask`` (pass segments and causality) and no ``return_weights``: the weights are
+    those of blocks. ``attend`` under ``masks.window`` gives the same output and all weights.
 
     Args:
-      window: at most so many places to either side (Beltagy 2020, §3.1).
+      window: the farthest distance to either side that is seen (Beltagy 2020, §3.1).
       segments_BT: 0 = padding; ``None`` is one sentence a row.
-      causal: see the past side only.
-      **settings: of ``attend``: bias, relative, scale, soft_cap, dropout_rate, key. Bias and
-        relative terms are of a block's geometry, ``block_distances``.
+      causal: hide later keys.
+      bias, relative: of the geometry of a block, whose distances are ``block_distances``.
+      scale, soft_cap, dropout_rate, key: as in ``attend``.
 
     Returns:
       [B,T,N,H].
 
     Raises:
-      ValueError: queries and keys of unequal number, a mask, or ``return_weights``.
+      ValueError: queries and keys differ in number.
     """
-    refuse("local", {name: settings.pop(name, None) for name in _INSTEAD}, _INSTEAD)
     if q_BTNH.shape[1] != k_BTKH.shape[1]:
         raise ValueError(
-            f"local attention is of a row to itself, got {q_BTNH.shape[1]} queries and "
-            f"{k_BTKH.shape[1]} keys: take attend from one text to another"
+            f"local attention is self-attention, got {q_BTNH.shape[1]} queries and "
+            f"{k_BTKH.shape[1]} keys: use attend between two sequences"
         )
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
-    heads_first = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
     out_BNTH = local_heads_first(
-        *heads_first, segments_BT, window=window, causal=causal, **settings
+        *heads_first(q_BTNH, k_BTKH, v_BTKH),
+        segments_BT,
+        window=window,
+        causal=causal,
+        bias=bias,
+        relative=relative,
+        scale=scale,
+        soft_cap=soft_cap,
+        dropout_rate=dropout_rate,
+        key=key,
     )
     return out_BNTH.swapaxes(1, 2)
 
 
 def block_distances(length: int, window: int, causal: bool = False) -> Distances:
-    """The distances within one block of queries and the keys it may see: W and 2W or 3W places."""
+    """The distances between the W queries of a block and the 2W or 3W keys that it sees."""
     width = min(window, length)
-    return side_by_side(width, (2 if causal else 3) * width, offset=width)
+    return consecutive(width, (2 if causal else 3) * width, offset=width)
+
+
+def fold_blocks(x: jax.Array, window: int, axis: int = 1) -> jax.Array:
+    """[B,..T..] → [B·C,..W..]: each of the C blocks of axis T becomes an element of the batch."""
+    blocks = _blocks(x, window, axis)
+    return blocks.reshape(-1, *blocks.shape[2:])
 
 
 def local_heads_first(
@@ -73,38 +87,51 @@ def local_heads_first(
     *,
     window: int,
     causal: bool = False,
-    **settings: Any,
+    bias: jax.Array | None = None,
+    relative: Relative | None = None,
+    scale: float | None = None,
+    soft_cap: float = 0.0,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
 ) -> jax.Array:
     """``local`` for arrays with heads before time: [B,N,T,H]."""
     B, N, T, H = q_BNTH.shape
     W = min(window, T)
     C = -(-T // W)
 
-    def blocks(x: jax.Array, axis: int) -> jax.Array:
-        """Cuts axis T into [C,W] and brings C behind B."""
-        x = jnp.pad(x, [(0, C * W - T) if i == axis else (0, 0) for i in range(x.ndim)])
-        x = x.reshape(*x.shape[:axis], C, W, *x.shape[axis + 1 :])
-        return jnp.moveaxis(x, axis, 1)
-
-    def beside(x: jax.Array, axis: int) -> jax.Array:
-        """Each block [B,C,..W..] with its neighbours; nothing (segment 0) beyond the ends."""
+    def neighbours(x: jax.Array, axis: int) -> jax.Array:
+        """[B,C,..W..] → [B·C,..3W..]: each block with its neighbours, zeros beyond the ends."""
         rest = [(0, 0)] * (x.ndim - 2)
         before = jnp.pad(x[:, :-1], [(0, 0), (1, 0), *rest])
         after = [] if causal else [jnp.pad(x[:, 1:], [(0, 0), (0, 1), *rest])]
-        return jnp.concatenate([before, x, *after], axis=axis)
+        joined = jnp.concatenate([before, x, *after], axis=axis)
+        return joined.reshape(B * C, *joined.shape[2:])
 
-    def fold(x: jax.Array) -> jax.Array:
-        """Every block becomes a row of the batch."""
-        return x.reshape(B * C, *x.shape[2:])
-
-    segments_BCW = blocks(segments_BT, 1)
     keys = (2 if causal else 3) * W
     mask = masks.combine(
-        masks.segment(fold(segments_BCW), fold(beside(segments_BCW, 2))),
+        masks.segment(fold_blocks(segments_BT, W), neighbours(_blocks(segments_BT, W, 1), 2)),
         masks.window(W, keys, W, offset=W),
         masks.causal(W, keys, offset=W) if causal else None,
     )
-    k, v = (fold(beside(blocks(x, 2), 3)) for x in (k_BKTH, v_BKTH))
-    out, _ = attend_heads_first(fold(blocks(q_BNTH, 2)), k, v, mask=mask, **settings)
+    out, _ = attend_heads_first(
+        fold_blocks(q_BNTH, W, axis=2),
+        *(neighbours(_blocks(x, W, 2), 3) for x in (k_BKTH, v_BKTH)),
+        mask=mask,
+        bias=bias,
+        relative=relative,
+        scale=scale,
+        soft_cap=soft_cap,
+        dropout_rate=dropout_rate,
+        key=key,
+    )
     out_BNCWH = jnp.moveaxis(out.reshape(B, C, N, W, H), 1, 2)
     return out_BNCWH.reshape(B, N, C * W, H)[:, :, :T]
+
+
+def _blocks(x: jax.Array, window: int, axis: int) -> jax.Array:
+    """[B,..T..] → [B,C,..W..], T padded with zeros to C blocks of W."""
+    W = min(window, x.shape[axis])
+    C = -(-x.shape[axis] // W)
+    x = jnp.pad(x, [(0, C * W - x.shape[axis]) if i == axis else (0, 0) for i in range(x.ndim)])
+    x = x.reshape(*x.shape[:axis], C, W, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 1)

@@ -1,4 +1,4 @@
-"""Projections around attention: from the model's width to heads and back."""
+"""The projections around attention: from the model's width to heads and back."""
 
 from typing import NamedTuple
 
@@ -49,17 +49,17 @@ def _project(params: Tree, x_BTD: jax.Array) -> jax.Array:
 
 
 def queries(params: Tree, x_BTD: jax.Array) -> jax.Array:
-    """What every position asks for: [B,T,D] → [B,N,T,H].
+    """Projected queries: [B,T,D] → [B,N,T,H].
 
-    With a query-key norm, queries and keys pass an RMSNorm a head (Dehghani 2023, §2, with RMSNorm
-    for LayerNorm): scores stay bounded whatever the projections grow to.
+    With a query-key norm, an RMSNorm is applied to each head's queries and keys (Dehghani 2023, §2,
+    with RMSNorm for LayerNorm), which bounds the scores whatever the size of the projections.
     """
     q_BNTH = _project(params["q"], x_BTD)
     return layers.rms_norm(q_BNTH, params["q_norm"]["scale"]) if "q_norm" in params else q_BNTH
 
 
 def keys_values(params: Tree, x_BSD: jax.Array) -> KeyValue:
-    """What others may look up in ``x``: its keys, and the values they stand for."""
+    """Projected keys and values: [B,S,D] → [B,K,S,H] each."""
     k_BKSH, v_BKSH = _project(params["k"], x_BSD), _project(params["v"], x_BSD)
     if "k_norm" in params:
         k_BKSH = layers.rms_norm(k_BKSH, params["k_norm"]["scale"])
@@ -67,7 +67,7 @@ def keys_values(params: Tree, x_BSD: jax.Array) -> KeyValue:
 
 
 def output(params: Tree, heads_BNTH: jax.Array) -> jax.Array:
-    """What the heads found, back in the model's width: [B,N,T,H] → [B,T,D]."""
+    """The output projection of all heads: [B,N,T,H] → [B,T,D]."""
     B, N, T, H = heads_BNTH.shape
     heads_BTF = heads_BNTH.swapaxes(1, 2).reshape(B, T, N * H)
     weight_FD = params["out"]["w"].reshape(N * H, -1).astype(heads_BNTH.dtype)
@@ -90,8 +90,8 @@ def multi_head(
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Multi-head attention of ``x`` over keys and values (Vaswani 2017, §3.2.2).
 
-    Self-attention passes ``keys_values(params, x)``; cross-attention the encoder's output instead
-    of ``x``; cached decoding the keys and values kept from before. Other variants put their own
+    For self-attention pass ``keys_values(params, x)``, for cross-attention ``keys_values`` of the
+    encoder's output, for cached decoding the KV cache. Other variants of attention put their own
     function between ``queries`` and ``output``.
 
     Returns:

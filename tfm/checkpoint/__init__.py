@@ -1,6 +1,6 @@
-"""Checkpoints: saved while training goes on, and checked bit for bit when they are read back."""
+"""Checkpoints: saved in the background during training, and verified bit for bit on restore."""
 
-from tfm.checkpoint.manager import Checkpoints, load
-from tfm.checkpoint.restore import Found
+from tfm.checkpoint.manager import CheckpointManager
+from tfm.checkpoint.restore import Restored, load
 
-__all__ = ["Checkpoints", "Found", "load"]
+__all__ = ["CheckpointManager", "Restored", "load"]

@@ -1,7 +1,7 @@
-"""What a checkpoint holds, written down so that it can be checked when read back.
+"""The manifest of a checkpoint, against which its arrays are verified when it is restored.
 
-The manifest lists every array with its shape, its dtype and a digest of its bits, carries the run's
-position, and ends with a checksum of itself. All of it is JSON.
+It lists every array with shape, dtype and a digest of its bits, contains the position of the run,
+and has a checksum of itself. All of it is JSON.
 """
 
 import json
@@ -19,16 +19,16 @@ Tree = Any  # any pytree of arrays
 Manifest = dict[str, Any]
 
 
-class Damage(ValueError):
-    """The checkpoint is not what it was when it was saved; all processes that read it see that."""
+class DamagedCheckpoint(ValueError):
+    """The checkpoint is not what was saved; all processes that read it detect that."""
 
 
-class Disagreement(ValueError):
-    """The checkpoint is whole, but not of this model."""
+class StructureMismatch(ValueError):
+    """The checkpoint is intact, but its arrays are not those of this model."""
 
 
 def make(state: Tree, position: dict[str, Any]) -> Manifest:
-    """The manifest of a state of jax arrays, with whatever JSON-able else belongs to it."""
+    """The manifest of a state of jax arrays and the JSON-able position saved with it."""
     digests = _digests(state)
     arrays = {
         name: {"shape": list(x.shape), "dtype": str(x.dtype), "digest": digests[name]}
@@ -39,23 +39,23 @@ def make(state: Tree, position: dict[str, Any]) -> Manifest:
 
 
 def check_itself(manifest: Manifest) -> None:
-    """Raises ``Damage`` unless the manifest is as it was made."""
+    """Raises ``DamagedCheckpoint`` unless the manifest's checksum is right."""
     if manifest["checksum"] != _checksum(manifest):
-        raise Damage("its manifest fails the checksum")
+        raise DamagedCheckpoint("the checksum of its manifest is wrong")
 
 
 def check_target(manifest: Manifest, target: Tree, where: str) -> None:
-    """Raises ``Disagreement`` unless the target has the names, shapes and dtypes of the manifest.
+    """Raises ``StructureMismatch`` unless the target has the manifest's names, shapes and dtypes.
 
     Args:
-      where: what the manifest belongs to, for the message.
+      where: the checkpoint, for the message.
     """
     saved = {name: f"{a['dtype']}{a['shape']}" for name, a in manifest["arrays"].items()}
     wanted = {name: f"{x.dtype}{list(x.shape)}" for name, x in _named(target).items()}
     wrong = [n for n in {**wanted, **saved} if saved.get(n) != wanted.get(n)]
     if wrong:
         name, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise Disagreement(
+        raise StructureMismatch(
             f"{where} and the config disagree at {name}: the checkpoint has "
             f"{saved.get(name, 'nothing')}, the config {wanted.get(name, 'nothing')}{more}; "
             "resume with the config of the run, or choose another folder"
@@ -63,17 +63,17 @@ def check_target(manifest: Manifest, target: Tree, where: str) -> None:
 
 
 def check_data(manifest: Manifest, state: Tree) -> None:
-    """Raises ``Damage`` unless every array has the bits that the manifest was made from."""
+    """Raises ``DamagedCheckpoint`` unless every array has the digest of the manifest."""
     for name, digest in _digests(state).items():
         if digest != manifest["arrays"][name]["digest"]:
-            raise Damage(f"the data of {name} fail their checksum")
+            raise DamagedCheckpoint(f"the checksum of {name} is wrong")
 
 
 def numpy_tree(manifest: Manifest, only: Sequence[str] = ()) -> Tree:
-    """Empty NumPy arrays in nested dicts, as the names say ("encoder/q" is [encoder][q]).
+    """Uninitialised NumPy arrays in nested dicts: "encoder/q" becomes [encoder][q].
 
     Args:
-      only: the first names wanted; () is all.
+      only: first names of the arrays wanted; () is all.
     """
     tree: dict[str, Any] = {}
     for name, a in manifest["arrays"].items():
@@ -93,27 +93,27 @@ def _checksum(manifest: Manifest) -> int:
 
 
 def _named(tree: Tree) -> dict[str, Any]:
-    """{"params/encoder/q": leaf}."""
+    """Leaves by path: {"params/encoder/q": leaf}."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
 
 
 def _digests(tree: Tree) -> dict[str, int]:
-    """32 bits an array, made where the array lives: the same for every sharding."""
-    return {name: int(digest) for name, digest in jax.device_get(_all(_named(tree))).items()}
+    """A 32-bit digest of each array, computed on its devices: the same for every sharding."""
+    return {name: int(digest) for name, digest in jax.device_get(_digest_all(_named(tree))).items()}
 
 
 @jax.jit
-def _all(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """One program: of many that communicate, started together, CPUs can block each other."""
+def _digest_all(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """One program for all arrays: several at the same time can deadlock on CPUs."""
     return {name: _digest(x) for name, x in arrays.items()}
 
 
 def _digest(x: jax.Array) -> jax.Array:
-    """Σ hash(bits, index) mod 2³²: any one changed element changes it for certain.
+    """Σ hash(bits, index) mod 2³²; a change of any single element always changes it.
 
-    The hash is MurmurHash3's finaliser, one-to-one in the element's bits. A sum of integers does
-    not depend on its order, so devices may add up their shards first.
+    The hash is MurmurHash3's finaliser, a bijection of the element's bits. Integer sums do not
+    depend on their order, so devices can sum their shards first.
     """
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)

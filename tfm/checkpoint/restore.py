@@ -1,11 +1,12 @@
-"""Finds the newest checkpoint of a folder that is whole, and reads it."""
+"""Reading the newest intact checkpoint of a folder."""
 
 import contextlib
 import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 from typing import Any
 
 import jax
@@ -16,47 +17,83 @@ from tfm import storage
 from tfm.checkpoint import manifest
 
 Tree = Any  # any pytree of arrays
-MakeTarget = Callable[[manifest.Manifest, str], Tree]  # (manifest, whose) -> what to read
-Found = tuple[int, Tree, dict[str, Any]]  # step, state, position
+MakeTarget = Callable[[manifest.Manifest, str], Tree]  # (manifest, checkpoint's name) -> target
+Restored = tuple[int, Tree, dict[str, Any]]  # step, state, position
 
 _log = logging.getLogger(__name__)
 
+# Lightweight: a step that was only partly deleted is not read when the manager opens.
+ORBAX_OPTIONS = {"save_root_metadata": False, "lightweight_initialize": True}
 
-def whole(
-    manager: ocp.CheckpointManager, folder: epath.Path, make_target: MakeTarget
-) -> tuple[Found | None, list[tuple[int, str]]]:
-    """Reads the newest checkpoint that can be read.
+
+def load(folder: str | PathLike, only: Sequence[str] = ()) -> Restored:
+    """Reads the newest intact checkpoint, whatever its structure, on any kind of device.
+
+    This is how a translator reads weights; the folder is not changed.
 
     Args:
-      make_target: (manifest, what it belongs to, for messages) → the arrays to read into.
+      folder: as for ``CheckpointManager``.
+      only: first names of the arrays to read, such as ("params",); missing ones are ignored. ()
+        reads all, which must form nested dicts; an optimizer's state does not.
+
+    Returns:
+      (step, state, position): the state as nested dicts of NumPy arrays.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: there are checkpoints and none can be read.
+    """
+    path = absolute_path(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f"checkpoints {path}: no such folder")
+    with ocp.CheckpointManager(
+        path, options=ocp.CheckpointManagerOptions(create=False, **ORBAX_OPTIONS)
+    ) as manager:
+        restored, damaged = newest_intact(
+            manager, path, lambda saved, _: manifest.numpy_tree(saved, only)
+        )
+    if restored is None:
+        raise FileNotFoundError(f"checkpoints {path}: no checkpoint there")
+    for step, reason in damaged:
+        _log.warning(f"checkpoint {path / str(step)} is damaged ({reason}): reading {restored[0]}")
+    return restored
+
+
+def newest_intact(
+    manager: ocp.CheckpointManager, folder: epath.Path, make_target: MakeTarget
+) -> tuple[Restored | None, list[tuple[int, str]]]:
+    """Reads the newest checkpoint that is intact.
+
+    Args:
+      make_target: (manifest, the checkpoint's name for messages) → the arrays to read into.
 
     Returns:
       ((step, state, position) or None, [(damaged newer step, reason), ...]).
 
     Raises:
-      ValueError: there are checkpoints and none can be read, or ``make_target`` refuses one.
+      ValueError: there are checkpoints and none can be read, or ``make_target`` raises it.
     """
-    damaged = []
-    with _hushed():
+    damaged: list[tuple[int, str]] = []
+    with _silenced():
         for step in sorted(manager.all_steps(), reverse=True):
             try:
                 return (step, *_read(manager, folder, step, make_target)), damaged
-            except manifest.Disagreement:
+            except manifest.StructureMismatch:
                 raise
-            except Exception as error:  # damaged files fail in every way there is
-                if jax.process_count() > 1 and not isinstance(error, manifest.Damage):
-                    # Each reads its own part: the others may find nothing wrong with theirs.
+            except Exception as error:  # damaged files raise all kinds of errors
+                if jax.process_count() > 1 and not isinstance(error, manifest.DamagedCheckpoint):
+                    # Each process reads its own shards: others may have read theirs well.
                     raise ValueError(
                         f"checkpoint {folder / str(step)} cannot be read ({storage.reason(error)}):"
-                        " start once with one process, which sets it aside, or move it away"
+                        " start once with one process, which renames it, or move it away"
                     ) from error
                 damaged.append((step, storage.reason(error)))
-                time.sleep(0.2)  # for its other reads to end while they are hushed
+                time.sleep(0.2)  # its other reads end meanwhile, silenced
     if damaged:
         reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged)
         raise ValueError(
             f"checkpoints {folder}: none can be read ({reasons}); "
-            "move the folder away to start anew"
+            "move the folder away to start from scratch"
         )
     return None, []
 
@@ -67,29 +104,35 @@ def _read(
     step: int,
     make_target: MakeTarget,
 ) -> tuple[Tree, dict[str, Any]]:
-    """(state, position) of one step, or any error whatever."""
+    """(state, position) of one step; damaged files raise errors of any type."""
     if not (folder / str(step) / "manifest").is_dir():  # orbax would return None, and log it
-        raise manifest.Damage("it has no manifest")
+        raise manifest.DamagedCheckpoint("it has no manifest")
     args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
-    listed = manager.restore(step, args=args).manifest
-    manifest.check_itself(listed)
-    target = make_target(listed, f"checkpoint {folder / str(step)}")
-    # Partial: what holds no array (None, an empty optimizer state) is not asked for on disk.
+    saved = manager.restore(step, args=args).manifest
+    manifest.check_itself(saved)
+    target = make_target(saved, f"checkpoint {folder / str(step)}")
+    # Partial: nodes without arrays (None, an empty optimizer state) are not on disk.
     restore = ocp.args.PyTreeRestore(
         target,
         restore_args=ocp.checkpoint_utils.construct_restore_args(target),
         partial_restore=True,
     )
     state = manager.restore(step, args=ocp.args.Composite(state=restore)).state
-    manifest.check_data(listed, state)
-    return state, listed["position"]
+    manifest.check_data(saved, state)
+    return state, saved["position"]
+
+
+def absolute_path(folder: str | PathLike) -> epath.Path:
+    """The path as orbax needs it: absolute, or in a bucket."""
+    path = storage.path(folder)
+    return path if path.is_absolute() else path.absolute()  # absolute() fails for bucket paths
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Drops what orbax's other reads say when one fails and their event loop is closed.
+def _silenced() -> Iterator[None]:
+    """Drops messages of orbax's other reads when one fails and their event loop is closed.
 
-    They print tracebacks that nothing can catch, where one line names the damage.
+    They print tracebacks that cannot be caught; our one line reports the damage.
     """
     hook, asyncio_log = sys.unraisablehook, logging.getLogger("asyncio")
     level = asyncio_log.level
@@ -98,6 +141,6 @@ def _hushed() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()  # the reads that failed speak when they are collected
+        gc.collect()  # failed reads print when they are collected
         sys.unraisablehook = hook
         asyncio_log.setLevel(level)

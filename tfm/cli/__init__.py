@@ -1,32 +1,36 @@
-"""The ``tfm`` command: one typed function a subcommand.
+"""The ``tfm`` command: one typed function for each subcommand.
 
-Results go to stdout, everything else to stderr. A wrong input ends with one clear line and exit
-code 1; a run that was told to stop saves and exits with 143.
+Results go to stdout, everything else to stderr. Wrong input ends with one clear line and exit code
+1; a run that a signal stops saves a checkpoint and exits with 143.
 """
 
 import functools
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
 
 import tyro
 
+import tfm
 from tfm import config, hint, terminal
-from tfm.cli import embed, inspect, plan, train, translate
+from tfm.cli import completion, embed, inspect, plan, train, translate
+from tfm.cli.options import REGISTRY
 
 _USAGE = """usage: tfm COMMAND [options]
 
-  demo         train the built-in phrasebook on this machine, score it, translate a few sentences
-  train        train an experiment file, or go on where it stopped
+  demo         train on the built-in phrasebook, score it and translate a few sentences
+  train        train an experiment file, or resume it where it stopped
   translate    translate lines of text
   score        log-probability of each target given its source
   evaluate     BLEU and chrF of a model on a test set
-  inspect      a page that shows every step of one sentence's way through a model
+  inspect      a page that shows every step of a model's computation on one sentence
   embed        word vectors: train, neighbours, evaluate, align
-  check-data   what is in a corpus, what would be dropped, what memory training needs
-  plan         what an experiment needs on TPUs or GPUs one does not have, before renting them
+  check-data   report on a corpus: lengths, duplicates, what is dropped, memory for training
+  plan         memory and time of an experiment on TPUs or GPUs that this machine does not have
 
-`tfm COMMAND --help` shows the options of one."""
+`tfm COMMAND --help` shows the options of a command, `tfm --version` the version; the README says
+how to get tab completion."""
 
 _COMMANDS: dict[str, Callable[..., int] | dict[str, Callable[..., int]]] = {
     "demo": train.demo,
@@ -39,11 +43,11 @@ _COMMANDS: dict[str, Callable[..., int] | dict[str, Callable[..., int]]] = {
     "plan": plan.plan,
     "embed": embed.COMMANDS,
 }
-_TAKE_AN_EXPERIMENT = ("train", "check-data", "plan")
+_EXPERIMENT_COMMANDS = ("train", "check-data", "plan")
 
 
 def start() -> None:
-    """Entry point of the ``tfm`` command: ``main`` in a process with huge pages."""
+    """Entry point of the ``tfm`` command: ``main``, in a process with huge pages."""
     terminal.use_huge_pages()
     main()
 
@@ -55,12 +59,18 @@ def main() -> None:
         print(_USAGE)
         sys.exit(0 if arguments else 2)
     name = arguments[0]
+    if name == "--version":
+        print(f"tfm {tfm.__version__}, jax {importlib.metadata.version('jax')}")
+        sys.exit(0)
+    rest = arguments[1:] if name in _COMMANDS else arguments
+    if rest and rest[0] in completion.FLAGS:
+        sys.exit(completion.generate(rest, _COMMANDS))
     if name not in _COMMANDS:
         sys.exit(f"tfm: unknown command {name!r}{hint.nearest(name, _COMMANDS)}\n\n{_USAGE}")
     terminal.start_logging()
     try:
         sys.exit(_call(name, arguments[1:]))
-    except BrokenPipeError:  # whoever reads our output has had enough
+    except BrokenPipeError:  # the reader of our output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -72,8 +82,8 @@ def _call(name: str, arguments: list[str]) -> int:
     command = _COMMANDS[name]
     if isinstance(command, dict):
         return tyro.extras.subcommand_cli_from_dict(command, prog=f"tfm {name}", args=arguments)
-    if name not in _TAKE_AN_EXPERIMENT:
-        return tyro.cli(command, prog=f"tfm {name}", args=arguments)
+    if name not in _EXPERIMENT_COMMANDS:
+        return tyro.cli(command, prog=f"tfm {name}", args=arguments, registry=REGISTRY)
     if not arguments or arguments[0].startswith("-"):
         print(f"usage: tfm {name} EXPERIMENT.py [--workdir DIR] [--section.field value ...]\n")
         print(f"{command.__doc__}\n`tfm {name} EXPERIMENT.py --help` lists all fields.")
@@ -81,4 +91,4 @@ def _call(name: str, arguments: list[str]) -> int:
     experiment = config.from_file(arguments[0])
 
     call = functools.partial(command, experiment=experiment)
-    return tyro.cli(call, prog=f"tfm {name} {arguments[0]}", args=arguments[1:])
+    return tyro.cli(call, prog=f"tfm {name} {arguments[0]}", args=arguments[1:], registry=REGISTRY)

@@ -10,18 +10,18 @@ def plan(
     tries: int = 16,
     decode_length: int = 64,
 ) -> int:
-    """What an experiment needs on hardware one does not have: memory, traffic, time.
+    """What an experiment needs on hardware that is not here: memory, traffic and time.
 
-    Compiles the real update for it, and the search that translates; nothing is run. Where the
-    update does not fit, says what to change, and ends with 1.
+    Compiles the real update for that hardware, and the beam search that translates; runs neither.
+    If the update does not fit, says what to change and exits with 1.
 
     Args:
         experiment: Fields of the experiment file, to be overridden one by one.
         topology: v5e:16x16, v5p:4x4x4, v6e:4x4, v4:2x2x2 (with the extra tfm[tpu]), cpu:8 or gpu:8.
-        epoch_tokens: Target tokens of an epoch, to tell its cost in chip-hours.
-        tries: Other settings to try, at most, where the given ones do not fit.
-        decode_length: Pieces of the sentences that are translated, decode.batch_size at a time on
-            every chip; 0 plans no translation.
+        epoch_tokens: Target tokens of an epoch, to print its cost in chip-hours.
+        tries: How many other settings to try at most if the given ones do not fit.
+        decode_length: Pieces of the sentences to translate, decode.batch_size of them on every chip
+            at a time; 0 plans no translation.
     """
     from tfm import plan as planning
 

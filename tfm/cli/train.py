@@ -15,14 +15,13 @@ Experiment = Annotated[config.Config, tyro.conf.arg(name="")]
 
 
 def train(workdir: str, experiment: Experiment, hosts: processes.Hosts = _HOSTS) -> int:
-    """Train an experiment, or go on with it where it stopped.
+    """Train an experiment, or resume it where it stopped.
 
     Args:
         workdir: Folder of the run, local or in a bucket (gs://BUCKET/...): config, tokenizers,
             checkpoints, log.
-        experiment: Fields of the experiment file, to be overridden one by one.
-        hosts: The processes that share the run. Nothing need be set on one machine, a TPU pod or
-            Slurm.
+        experiment: Fields of the experiment file; each can be overridden.
+        hosts: The processes of the run. Not needed on one machine, a TPU pod or Slurm.
     """
     from tfm.training import loop
 
@@ -35,29 +34,30 @@ def train(workdir: str, experiment: Experiment, hosts: processes.Hosts = _HOSTS)
 
 
 def check_data(experiment: Experiment, workdir: str | None = None) -> int:
-    """Look at an experiment's data before training on it.
+    """Report on an experiment's data before training on it.
 
-    Shows lengths, duplicates, what would be dropped, pieces a word, the density of packed batches
-    and the memory that training will need.
+    Shows lengths, duplicates, what is dropped, pieces a word, the density of packed batches and the
+    memory that training needs.
 
     Args:
-        experiment: Fields of the experiment file, to be overridden one by one.
-        workdir: Folder of a run whose tokenizers to use; by default they are trained and forgotten.
+        experiment: Fields of the experiment file; each can be overridden.
+        workdir: Folder of a run whose tokenizers to use; by default temporary ones are trained.
     """
     from tfm import transformer
     from tfm.training import data_report
 
-    transformer.check(experiment.model, vocabularies=False)  # before the data is prepared
+    # Before time is spent on the data.
+    transformer.validate(experiment.model, experiment.execution, vocabularies=False)
     print(data_report.report(experiment, workdir))
     return 0
 
 
 def demo(workdir: Path = Path("runs/demo"), minutes: float = 5.0) -> int:
-    """Train the built-in Chinese-English phrasebook, score it on unseen pairs, and translate.
+    """Train on the built-in Chinese-English phrasebook, score unseen pairs, and translate some.
 
     Args:
         workdir: Folder of the run.
-        minutes: Train no longer than this; two cores need about three.
+        minutes: Longest training time; two CPU cores need about three.
     """
     from tfm import demo as demonstration
 

@@ -1,4 +1,4 @@
-"""``tfm translate``, ``tfm score`` and ``tfm evaluate``: a trained run at work on files."""
+"""``tfm translate``, ``tfm score`` and ``tfm evaluate``: a trained model used on files."""
 
 import dataclasses
 import itertools
@@ -8,148 +8,96 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import tyro
 
+from tfm.cli.options import UNCHANGED, Decoding, Model, PairModel, given
 from tfm.data import text
 
-LengthNorm = Literal["power", "gnmt"]
+if TYPE_CHECKING:
+    from tfm.translator import Translation, Translator
 
 
 def translate(
-    model: str,
+    model: Model,
     input: Path | None = None,
     output: Path | None = None,
-    batch_size: int | None = None,
-    beam_size: int | None = None,
-    length_penalty: float | None = None,
-    length_norm: LengthNorm | None = None,
-    max_length_factor: float | None = None,
-    max_length_offset: int | None = None,
     n_best: int = 1,
     alignment: bool = False,
-    source_length: int | None = None,
-    rotary_scaling: float | None = None,
+    decode: Decoding = UNCHANGED,
 ) -> int:
     """Translate text, a line at a time: for every line in, one line out.
 
     Args:
-        model: Folder of a run, local or in a bucket.
+        model: The model.
         input: UTF-8 text, plain or .gz; stdin if not given.
         output: Where translations go; stdout if not given.
-        batch_size: Sentences translated together. This and the next five default to the run's own.
-        beam_size: Hypotheses a sentence; 1 is greedy.
-        length_penalty: Alpha of the length normalisation.
-        length_norm: power is length^alpha, gnmt is ((5+length)/6)^alpha.
-        max_length_factor: At most this times the source's pieces are written ...
-        max_length_offset: ... plus this.
-        n_best: Translations a line. Above 1, a line of output holds line number, score, natural-log
-            probability and text, separated by tabs.
+        n_best: Translations a line, at most the beam size or the number of samples. Above 1, a line
+            of output holds line number, score, natural-log probability and text, separated by tabs.
         alignment: Follow each translation by a tab and which piece of the line each of its pieces
             comes from (0-0 1-2: source-target, counted from 0), a tab and the line's pieces, a tab
             and its own.
-        source_length: The most pieces of a line that are translated in one; a longer line is cut
-            in parts. The run's own by default.
-        rotary_scaling: Divides the places of rotary positions; 2 reads twice the trained length.
+        decode: How to decode; what is not given is the run's own.
     """
-    from tfm import translator
-
     if alignment and n_best > 1:
         raise ValueError("--alignment is of the best translation: leave --n-best at 1")
-    decode = _given(
-        batch_size=batch_size,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        length_norm=length_norm,
-        max_length_factor=max_length_factor,
-        max_length_offset=max_length_offset,
-    )
-    opened = translator.load(model, source_length, rotary_scaling=rotary_scaling)
-    at_once = 16 * (batch_size or opened.config.decode.batch_size)
+    translator, settings = model.load(), given(decode)
+    batch_size = settings.get("batch_size", translator.experiment.decode.batch_size)
     with _reading(input) as (lines, is_terminal), _writing(output) as out:
         numbered = enumerate(lines, 1)
-        while chunk := list(itertools.islice(numbered, 1 if is_terminal else at_once)):
+        while chunk := list(itertools.islice(numbered, 1 if is_terminal else 16 * batch_size)):
             numbers, texts = zip(*chunk, strict=True)
-            found = opened.n_best(texts, n_best, **decode)
+            found = translator.n_best(texts, n_best, **settings)
+            rows = [best[0].text for best in found]
             if n_best > 1:
-                rows = itertools.chain(*map(_n_best_rows, numbers, found))
-            else:
-                rows = [best[0].text for best in found]
+                rows = list(itertools.chain(*map(_n_best_rows, numbers, found)))
             if alignment:
-                rows = map("\t".join, zip(rows, *_alignments(opened, texts, rows), strict=True))
+                columns = _alignments(translator, [best[0] for best in found])
+                rows = ["\t".join(row) for row in zip(rows, *columns, strict=True)]
             out.write("".join(f"{row}\n" for row in rows).encode())
             out.flush()
     return 0
 
 
-def score(
-    model: str,
-    source: Path,
-    target: Path,
-    source_length: int | None = None,
-    target_length: int | None = None,
-    rotary_scaling: float | None = None,
-) -> int:
+def score(model: PairModel, source: Path, target: Path) -> int:
     """Print the natural-log probability of each target line given its source line.
 
     Args:
-        model: Folder of a run, local or in a bucket.
+        model: The model.
         source: UTF-8 text, a sentence a line, plain or .gz.
         target: Its translation, line by line.
-        source_length: Longest source, in pieces. This and the next default to the run's own.
-        target_length: Longest target.
-        rotary_scaling: Divides the places of rotary positions; 2 reads twice the trained length.
     """
-    from tfm import translator
-
-    opened = translator.load(model, source_length, target_length, rotary_scaling)
-    for value in opened.score(*_parallel(source, target)):
+    for value in model.load().score(*_parallel(source, target)):
         print(f"{value:.6f}")
     return 0
 
 
 def evaluate(
-    model: str,
+    model: Model,
     source: Path,
     reference: Path,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-    batch_size: int | None = None,
-    beam_size: int | None = None,
-    length_penalty: float | None = None,
-    length_norm: LengthNorm | None = None,
-    source_length: int | None = None,
-    rotary_scaling: float | None = None,
+    decode: Decoding = UNCHANGED,
 ) -> int:
     """Translate a test set; print BLEU and chrF with their signatures, and the speed.
 
     Args:
-        model: Folder of a run, local or in a bucket.
+        model: The model.
         source: UTF-8 text, a sentence a line, plain or .gz.
         reference: Human translations, line by line.
         as_json: Print one JSON object instead of lines.
-        batch_size: Sentences translated together. This and the next three default to the run's own.
-        beam_size: Hypotheses a sentence; 1 is greedy.
-        length_penalty: Alpha of the length normalisation.
-        length_norm: power is length^alpha, gnmt is ((5+length)/6)^alpha.
-        source_length: The most pieces of a line that are translated in one.
-        rotary_scaling: Divides the places of rotary positions; 2 reads twice the trained length.
+        decode: How to decode; what is not given is the run's own.
     """
-    from tfm import evaluation, translator
+    from tfm import evaluation
 
-    decode = _given(
-        batch_size=batch_size,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        length_norm=length_norm,
-    )
     sources, references = _parallel(source, reference)
-    opened = translator.load(model, source_length, rotary_scaling=rotary_scaling)
+    translator = model.load()
     start = time.perf_counter()
-    hypotheses = opened.translate(sources, **decode)
-    seconds = time.perf_counter() - start - opened.compile_seconds
+    hypotheses = translator.translate(sources, **given(decode))
+    seconds = time.perf_counter() - start - translator.compile_seconds
     scores = [
-        evaluation.bleu(hypotheses, references, opened.config.data.target),
+        evaluation.bleu(hypotheses, references, translator.experiment.data.target),
         evaluation.chrf(hypotheses, references),
         evaluation.exact_match(hypotheses, references),
     ]
@@ -157,10 +105,11 @@ def evaluate(
         "sentences": len(sources),
         "seconds": round(seconds, 3),
         "sentences_per_second": round(len(sources) / seconds, 3),
-        "compile_seconds": round(opened.compile_seconds, 3),
+        "compile_seconds": round(translator.compile_seconds, 3),
     }
-    settings = dataclasses.asdict(dataclasses.replace(opened.config.decode, **decode))
-    settings |= _given(source_length=source_length, rotary_scaling=rotary_scaling)
+    settings = dataclasses.asdict(translator.experiment.decode) | given(decode)
+    lengths = given(model)
+    settings |= {name: lengths[name] for name in lengths if name != "model"}
     if as_json:
         found = {s.name: {"value": s.value, "signature": s.signature} for s in scores}
         print(json.dumps({"scores": found, "decode": settings} | speed, indent=2))
@@ -171,23 +120,19 @@ def evaluate(
     return 0
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _alignments(opened: Any, texts: tuple[str, ...], translations: list[str]) -> list[list[str]]:
+def _alignments(translator: "Translator", found: list["Translation"]) -> list[list[str]]:
     """Pairs in the Pharaoh format, source pieces and target pieces of every line."""
     from tfm import inspect
 
-    found = inspect.align(opened, texts, translations)
+    alignments = inspect.align(translator, [translation.parts for translation in found])
     return [
-        [str(a) for a in found],
-        [" ".join(a.source) for a in found],
-        [" ".join(a.target) for a in found],
+        [str(a) for a in alignments],
+        [" ".join(a.source) for a in alignments],
+        [" ".join(a.target) for a in alignments],
     ]
 
 
-def _n_best_rows(number: int, found: list) -> list[str]:
+def _n_best_rows(number: int, found: list["Translation"]) -> list[str]:
     return [f"{number}\t{t.score:.4f}\t{t.log_prob:.4f}\t{t.text}" for t in found]
 
 
@@ -197,7 +142,7 @@ def _reading(path: Path | None) -> Iterator[tuple[Iterator[str], bool]]:
     if path is None:
         yield text.decode(text.split(sys.stdin.buffer), "stdin"), sys.stdin.isatty()
     else:
-        yield text.decode(text.lines(path), str(path)), False
+        yield text.read(path), False
 
 
 @contextmanager
@@ -221,7 +166,7 @@ def _writing(path: Path | None) -> Iterator[BinaryIO]:
 
 def _parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
     """Both files' lines, as many in one as in the other."""
-    sides = [list(text.decode(text.lines(path), str(path))) for path in (source, target)]
+    sides = [list(text.read(path)) for path in (source, target)]
     if len(sides[0]) != len(sides[1]):
         raise ValueError(
             f"{source} has {len(sides[0]):,} lines but {target} has {len(sides[1]):,}: "

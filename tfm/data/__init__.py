@@ -1,1 +1,1 @@
-"""From raw parallel text to packed batches."""
+"""The input pipeline: from raw parallel text to packed batches of token ids."""

@@ -1,7 +1,7 @@
-"""Packing: several short sentence pairs share one row, so that few cells are padding.
+"""Packing: several short sentence pairs share one row of a batch, so that little is padding.
 
-Which pairs share a row is a subset-sum problem on two sides at once; rows are small enough to
-solve it exactly.
+Choosing the pairs of a row is a subset-sum problem in two dimensions, the source and the target
+length. Rows are short enough to solve it exactly.
 """
 
 from collections.abc import Sequence
@@ -9,33 +9,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfm.data import tokenizer
+from tfm.transformer import Batch
 
 PairIds = tuple[list[int], list[int]]  # Source and target ids of one pair, each with EOS.
 
-_GAP = 64  # Cells left to the exact search; its work grows with their square.
+_GAP = 64  # Tokens that the exact search fills; its work grows with their square.
 
 
 def choose(lengths: Sequence[tuple[int, int]], source_length: int, target_length: int) -> list[int]:
-    """Which of the waiting pairs to put into one row: the oldest, then those that fill it best.
+    """Chooses the waiting pairs that share the next row: the oldest, then those that fill it best.
 
-    A long row takes pairs in order until a gap of some 64 cells is left; what goes into the gap
-    is the subset of the others with the most tokens, found exactly. All reachable sums (t, s) are
-    bits of one integer, bit ``t·width + s``, and a pair shifts the set by its own lengths. Among
-    equals the earlier pairs win, so nothing waits for long.
+    Pairs are taken in order until about 64 free tokens are left. That gap is filled with the
+    subset of the other pairs that has the most tokens, found exactly: the set of reachable sums
+    (t, s) is one integer in which bit ``t·width + s`` stands for a sum, and adding a pair shifts
+    it by the pair's lengths. Earlier pairs win ties, so no pair waits for long.
 
     Args:
-      lengths: (source, target) tokens of each waiting pair, oldest first; all fit a row.
-      source_length, target_length: cells of a row, S and T.
+      lengths: (source, target) tokens of each waiting pair, oldest first; each fits a row.
+      source_length, target_length: tokens that a row holds, S and T.
 
     Returns:
-      Indices into ``lengths``, ascending, 0 among them.
+      Indices into ``lengths``, ascending; 0 is always among them.
     """
     head, gap_s, gap_t = 0, source_length, target_length
     for s, t in lengths:
         if head and min(gap_s - s, gap_t - t) < _GAP:
             break
         head, gap_s, gap_t = head + 1, gap_s - s, gap_t - t
-    width = 2 * gap_s + 1  # The spare half catches sums over the gap before they are cut off.
+    width = 2 * gap_s + 1  # Sums over the gap land in the spare half and are masked off there.
     row = (1 << (gap_s + 1)) - 1
     inside = sum(row << (t * width) for t in range(gap_t + 1))
     full = 1 << (gap_t * width + gap_s)
@@ -55,7 +56,7 @@ def choose(lengths: Sequence[tuple[int, int]], source_length: int, target_length
 
 
 def _fullest(sums: int, width: int, row: int, gap_s: int, gap_t: int) -> int:
-    """The bit of ``sums`` with the largest t + s; the largest t among equals."""
+    """Index of the bit of ``sums`` with the largest t + s; ties go to the largest t."""
     best, at = -1, 0
     for t in range(gap_t, -1, -1):
         if t + gap_s <= best:
@@ -66,20 +67,15 @@ def _fullest(sums: int, width: int, row: int, gap_s: int, gap_t: int) -> int:
     return at
 
 
-def to_batch(
-    rows: Sequence[Sequence[PairIds]], source_length: int, target_length: int
-) -> dict[str, np.ndarray]:
-    """Lays rows of pairs out as arrays.
+def to_batch(rows: Sequence[Sequence[PairIds]], source_length: int, target_length: int) -> Batch:
+    """Lays out rows of pairs as arrays.
 
     Args:
-      rows: for each of B rows its pairs; a row may be empty.
+      rows: the pairs of each of the B rows; a row may be empty.
       source_length, target_length: S and T.
 
     Returns:
-      int32 arrays: ``source``, ``source_segments``, ``source_positions`` [B, S];
-      ``target_input`` (BOS, then pieces), ``target`` (pieces, then EOS), ``target_segments``,
-      ``target_positions`` [B, T]. Segment 0 is padding; pair k of a row is segment k on both
-      sides; positions restart at 0 in each segment.
+      A batch of NumPy arrays. The k-th pair of a row, from 1, is segment k on both sides.
     """
     source, source_segments, source_positions = _lay_out(
         [[pair[0] for pair in row] for row in rows], source_length
@@ -90,21 +86,21 @@ def to_batch(
     shifted = np.roll(target, 1, axis=1)
     first = (target_positions == 0) & (target_segments > 0)
     target_input = np.where(first, tokenizer.BOS, shifted) * (target_segments > 0)
-    return {
-        "source": source,
-        "source_segments": source_segments,
-        "source_positions": source_positions,
-        "target_input": target_input.astype(np.int32),
-        "target": target,
-        "target_segments": target_segments,
-        "target_positions": target_positions,
-    }
+    return Batch(
+        source=source,
+        source_segments=source_segments,
+        source_positions=source_positions,
+        target_input=target_input.astype(np.int32),
+        target_segments=target_segments,
+        target_positions=target_positions,
+        target=target,
+    )
 
 
 def _lay_out(
     rows: Sequence[Sequence[list[int]]], length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sentences of each row end to end: ids, segments, positions, each [B, length]."""
+    """Concatenates the sentences of each row: ids, segments and positions, each [B, length]."""
     ids, segments, positions = np.zeros((3, len(rows), length), np.int32)
     for b, row in enumerate(rows):
         lengths = [len(sentence) for sentence in row]

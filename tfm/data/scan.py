@@ -1,4 +1,4 @@
-"""One look at the whole corpus before training: what fits the rows, what is dropped, how long."""
+"""The scan of a corpus before training: token counts, row lengths, and which pairs are dropped."""
 
 import dataclasses
 import hashlib
@@ -10,23 +10,25 @@ from tfm import config, storage
 from tfm.data import corpus, tokenizer
 
 _CHUNK = 16384  # Pairs tokenised at a time.
+_SLICE = 1 << 20  # Pairs whose lengths are in memory at a time.
+_MAX_LENGTH = 65535  # Longer sentences are recorded with this length.
 
 Tokenizers = tuple[tokenizer.Tokenizer, tokenizer.Tokenizer]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """What the stream needs to know about a corpus; 4 bytes of memory a pair.
+    """The result of a scan; it takes 4 bytes of memory a pair.
 
     Attributes:
-      kept: uint32, indices of the pairs that fit, ascending.
-      lengths: uint16 [pairs, 2], tokens of each side with EOS (65535 stands for more);
-        mapped from disk, not held in memory.
-      source_length, target_length: cells of a row, S and T, as given or as chosen.
-      source_tokens, target_tokens: sums over ``kept``, EOS included.
-      dropped: pairs left out, by reason: "undecodable" and "empty" (from conversion),
-        "blank" (no token on a side), "too long".
-      first_dropped: the first line of a reason, where known.
+      kept: uint32, indices of the pairs that fit a row, ascending.
+      lengths: uint16 [pairs, 2], tokens of each side with EOS, 65535 at most; a file mapped into
+        memory.
+      source_length, target_length: tokens that a row holds, S and T, as given or as chosen.
+      source_tokens, target_tokens: sums over the pairs kept, EOS included.
+      dropped: number of pairs left out, by reason: "undecodable" and "empty" (from conversion),
+        "blank" (a side has no token) and "too long".
+      first_dropped: line number of the first pair left out for a reason, where known.
     """
 
     kept: np.ndarray
@@ -40,18 +42,19 @@ class Scan:
 
     @property
     def pairs_per_row(self) -> float:
-        """Pairs of mean length that fill a row, by the side that is full first."""
+        """Number of pairs of mean length in a row, limited by the side that is full first."""
         mean_source = self.source_tokens / len(self.kept)
         mean_target = self.target_tokens / len(self.kept)
         return min(self.source_length / mean_source, self.target_length / mean_target)
 
     def resolved(self, data: config.Data) -> config.Data:
-        """``data`` with the row lengths of this scan, for the dev set and the model."""
-        lengths = {"source_length": self.source_length, "target_length": self.target_length}
-        return dataclasses.replace(data, **lengths)
+        """Returns ``data`` with this scan's row lengths, for the dev set and the model."""
+        return dataclasses.replace(
+            data, source_length=self.source_length, target_length=self.target_length
+        )
 
     def report(self) -> str:
-        """One line for the log: pairs kept, pairs dropped and why, mean lengths."""
+        """Returns a line for the log: pairs kept, pairs dropped by reason, mean lengths."""
         total = len(self.kept) + sum(self.dropped.values())
         parts = [f"{len(self.kept):,} kept"]
         for reason, count in self.dropped.items():
@@ -67,10 +70,10 @@ class Scan:
 
 
 def scan(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> Scan:
-    """Counts the tokens of every pair, once for a corpus and its tokenizers, and sorts them out.
+    """Counts the tokens of every pair and decides which pairs fit a row.
 
-    A row length of 0 in ``data`` is chosen here, a multiple of 8, so that the mean pair fills
-    both sides alike.
+    Token counts are cached on disk by corpus and tokenizers. A row length of 0 in ``data`` is
+    chosen here, as a multiple of 8 such that pairs of mean length fill both sides alike.
 
     Raises:
       ValueError: both row lengths are 0, or no pair fits.
@@ -79,8 +82,8 @@ def scan(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> Scan
     limits = _row_lengths(lengths, data)
     kept = np.empty(len(lengths), np.uint32)
     sums, count, blank = np.zeros(2, np.int64), 0, 0
-    for start in range(0, len(lengths), 1 << 20):
-        part = lengths[start : start + (1 << 20)]
+    for start in range(0, len(lengths), _SLICE):
+        part = lengths[start : start + _SLICE]
         filled = (part > 1).all(axis=1)
         fits = filled & (part <= limits).all(axis=1)
         found = np.flatnonzero(fits)
@@ -106,15 +109,15 @@ def scan(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> Scan
 
 
 def _lengths(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> np.ndarray:
-    """uint16 [pairs, 2]; computed once, then mapped from the cache."""
+    """Returns the token counts, uint16 [pairs, 2], mapped from a file that is computed once."""
     names = [pairs.fingerprint, *(side.digest for side in tokenizers)]
     key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:24]
     path = corpus.cache_dir(data) / "lengths" / f"{key}.npy"
     if not path.exists():
         header = io.BytesIO()
-        kind = {"descr": "<u2", "fortran_order": False, "shape": (len(pairs), 2)}
-        np.lib.format.write_array_header_1_0(header, kind)
-        # The whole file in one piece of memory: np.save of an array would need it twice.
+        array_type = {"descr": "<u2", "fortran_order": False, "shape": (len(pairs), 2)}
+        np.lib.format.write_array_header_1_0(header, array_type)
+        # The array is a view into the file's content: np.save would need the memory twice.
         content = bytearray(header.tell() + 4 * len(pairs))
         content[: header.tell()] = header.getvalue()
         lengths = np.frombuffer(content, "<u2", offset=header.tell()).reshape(-1, 2)
@@ -122,14 +125,14 @@ def _lengths(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> 
             chunk = pairs.__getitems__(range(start, min(start + _CHUNK, len(pairs))))
             for side in (0, 1):
                 ids = tokenizers[side].encode_batch([pair[side] for pair in chunk])
-                column = [min(len(tokens), 65535) for tokens in ids]
+                column = [min(len(tokens), _MAX_LENGTH) for tokens in ids]
                 lengths[start : start + len(chunk), side] = column
         storage.write_atomically(path, content)
     return np.load(path, mmap_mode="r")
 
 
 def _row_lengths(lengths: np.ndarray, data: config.Data) -> tuple[int, int]:
-    """(S, T); the one that is 0 follows from the other and the ratio of the tokens."""
+    """Returns (S, T); one that is 0 follows from the other and the ratio of token counts."""
     limits = [data.source_length, data.target_length]
     if all(limits):
         return limits[0], limits[1]
@@ -137,11 +140,11 @@ def _row_lengths(lengths: np.ndarray, data: config.Data) -> tuple[int, int]:
         raise ValueError("data.source_length and data.target_length: at most one may be 0")
     given = int(np.argmax(limits))
     sums = np.zeros(2, np.int64)
-    for start in range(0, len(lengths), 1 << 20):
-        part = lengths[start : start + (1 << 20)]
+    for start in range(0, len(lengths), _SLICE):
+        part = lengths[start : start + _SLICE]
         sums += part[part[:, given] <= limits[given]].sum(axis=0, dtype=np.int64)
     ideal = limits[given] * sums[1 - given] / max(sums[given], 1)
-    # The multiple of 8 below costs cells of the given side; it may cost 4 % of them.
+    # Rounding down leaves tokens of the given side unused; 4 % of them are acceptable.
     below = int(ideal // 8) * 8
     limits[1 - given] = below if below >= 0.96 * ideal and below > 0 else below + 8
     return limits[0], limits[1]

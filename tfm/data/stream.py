@@ -1,10 +1,9 @@
-"""The training stream: endless shuffled epochs, packed into batches; exact and resumable.
+"""The training stream: endless shuffled epochs, packed into batches; exactly resumable.
 
-Every element of the stream has a number: element e belongs to epoch e // N and is the pair at
-place e % N of that epoch's shuffle, N being the pairs that fit. The rows of a global batch are
-dealt to a fixed number of lanes, and lane l reads elements l, l + lanes, l + 2·lanes, ... A host
-reads only the lanes whose rows it holds, so the global batches do not depend on how many hosts
-there are.
+The elements of the stream are numbered: with N pairs that fit, element e is entry e % N of the
+permutation drawn for epoch e // N. The rows of a global batch are split among a fixed number of
+virtual shards, the lanes; lane l reads elements l, l + lanes, l + 2·lanes, ... A host reads only
+the lanes of its own rows, so the global batches do not depend on the number of hosts.
 """
 
 import dataclasses
@@ -22,12 +21,11 @@ import numpy as np
 from tfm import config
 from tfm.data import corpus, packing
 from tfm.data.scan import Scan, Tokenizers
+from tfm.transformer import Batch
 
-Batch = dict[str, np.ndarray]
-
-_MOST_LANES = 64  # Hosts that can share a stream; each lane keeps a small pool of waiting pairs.
-_SPARE = 16  # Pairs waiting beyond those of one mean row: enough to fill rows to 99 %.
-_TABLE = 1 << 16  # Up to so many pairs an epoch's order is kept as a table.
+_MAX_LANES = 64  # And so the most hosts of a stream; each lane has a small pool of waiting pairs.
+_EXTRA_WAITING = 16  # Pairs waiting beyond those of one mean row: enough to fill rows to 99 %.
+_MAX_TABLE = 1 << 16  # Up to so many pairs the permutation of an epoch is kept as a table.
 
 
 def batches(
@@ -42,36 +40,38 @@ def batches(
     hosts: int = 1,
     prefetch: int = 4,
 ) -> grain.experimental.ThreadPrefetchDatasetIterator[Batch]:
-    """The endless stream of one host's share of the global batches.
+    """Returns the endless stream of one host's rows of the global batches.
 
     Args:
-      pairs, tokenizers: the corpus.
-      scan: what ``tfm.data.scan`` found in them.
-      data: rows of the global batch and the seed; the row lengths are the scan's.
-      nbest, alpha: of subword sampling, drawn afresh each epoch; an nbest of 1 is off.
-      host, hosts: this host's number and their count; host h holds the h-th block of rows.
-      prefetch: batches made ahead by a thread; 0 makes them when asked.
+      pairs: the corpus.
+      scan: the result of ``tfm.data.scan`` for these pairs and tokenizers.
+      tokenizers: of the source and the target.
+      data: rows of the global batch and the seed; row lengths come from the scan.
+      nbest, alpha: subword sampling, drawn afresh each epoch; an nbest of 1 turns it off.
+      host, hosts: index of this host and number of hosts; host h gets the h-th block of rows.
+      prefetch: batches that a thread prepares in advance; 0 prepares each on demand.
 
     Returns:
-      An iterator of batches (see ``packing.to_batch``). ``get_state()`` is a dict fit for JSON
-      that counts what was handed out, not what was made ahead; of several hosts it holds one's
-      lanes, and ``merge`` makes those of all whole. ``set_state(state)`` goes there, with a
-      whole state on any number of hosts; ``close()`` ends the thread.
+      An iterator of batches (see ``packing.to_batch``). ``get_state()`` returns a dict fit for
+      JSON: the position after the last batch returned, not counting prefetched ones. Of several
+      hosts each holds its own lanes; ``merge`` joins them into the state of the whole stream.
+      ``set_state(state)`` moves to such a position, on any number of hosts if the state is of
+      the whole stream. ``close()`` ends the thread.
 
     Raises:
-      ValueError: the hosts cannot share the rows evenly; later, from ``set_state``, the state is
-        of another corpus, configuration or share; from the first batch, sampling from a
-        vocabulary that is not unigram.
+      ValueError: the rows cannot be divided evenly among the hosts. Later, ``set_state`` raises
+        it for a state of another corpus, config or set of lanes, and the first batch if
+        ``nbest`` asks to sample from a vocabulary that is not unigram.
     """
-    lanes = math.gcd(data.rows, _MOST_LANES)
+    lanes = math.gcd(data.rows, _MAX_LANES)
     if lanes % hosts:
         raise ValueError(
             f"data.rows {data.rows}: {hosts} hosts cannot share them; the number of hosts must "
-            f"divide {lanes}, the largest power of 2 in data.rows, {_MOST_LANES} at most"
+            f"divide {lanes}, the largest power of 2 in data.rows, {_MAX_LANES} at most"
         )
     reader = _Reader(pairs, scan, tokenizers, data.seed, nbest, alpha)
-    mine = range(host * lanes // hosts, (host + 1) * lanes // hosts)
-    stream = _Stream(reader, lanes, mine, data.rows // lanes)
+    own_lanes = range(host * lanes // hosts, (host + 1) * lanes // hosts)
+    stream = _Stream(reader, lanes, own_lanes, data.rows // lanes)
     return grain.experimental.ThreadPrefetchDatasetIterator(stream, prefetch)
 
 
@@ -84,12 +84,12 @@ def eval_batches(
     host: int = 0,
     hosts: int = 1,
 ) -> Iterator[Batch]:
-    """Every pair that fits, once, about in corpus order; shapes and host shares as in training.
+    """Yields every pair that fits once, roughly in corpus order; shapes and hosts as in training.
 
     The last batch is filled up with empty rows. ``scan.dropped`` says what was left out.
 
     Raises:
-      ValueError: the hosts cannot share the rows evenly.
+      ValueError: the rows cannot be divided evenly among the hosts.
     """
     if data.rows % hosts:
         raise ValueError(f"data.rows {data.rows}: {hosts} hosts cannot share them evenly")
@@ -102,20 +102,21 @@ def eval_batches(
 
 
 def merge(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One state from those of all hosts at the same batch, for any other number of hosts: what a
-    checkpoint keeps.
+    """Joins the states of all hosts at the same batch into the state that a checkpoint saves.
+
+    Any number of hosts can resume from it.
 
     Raises:
       ValueError: the states are not of one stream at one batch.
     """
     if len({(state["fingerprint"], state["batch"]) for state in states}) != 1:
         raise ValueError("data states to merge: not of one stream at one batch")
-    lanes = {lane: place for state in states for lane, place in state["lanes"].items()}
+    lanes = {lane: position for state in states for lane, position in state["lanes"].items()}
     return {**states[0], "lanes": lanes}
 
 
 class _Waiting(NamedTuple):
-    """A tokenised pair that waits for a row."""
+    """A tokenised pair that waits to be packed into a row."""
 
     element: int
     ids: packing.PairIds
@@ -123,7 +124,7 @@ class _Waiting(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Elements of the stream by number."""
+    """Reads and tokenises elements of the stream, given their numbers."""
 
     pairs: corpus.Pairs
     scan: Scan
@@ -134,27 +135,27 @@ class _Reader:
 
     @property
     def pool_size(self) -> int:
-        """Pairs that wait together, from which a row is chosen."""
-        return math.ceil(self.scan.pairs_per_row) + _SPARE
+        """Number of waiting pairs from which a row is chosen."""
+        return math.ceil(self.scan.pairs_per_row) + _EXTRA_WAITING
 
     def read(self, elements: Sequence[int]) -> list[_Waiting]:
-        """The given elements of the shuffled epochs, segmentations drawn if asked for."""
-        places = [_place(element, len(self.scan.kept), self.seed) for element in elements]
-        indices = [int(self.scan.kept[at]) for _, at in places]
+        """Reads elements of the shuffled epochs; samples their segmentation if nbest is over 1."""
+        shuffled = [_shuffled(element, len(self.scan.kept), self.seed) for element in elements]
+        indices = [int(self.scan.kept[rank]) for _, rank in shuffled]
         texts = self.pairs.__getitems__(indices)
         best = self._encode(texts)
         if self.nbest > 1:
-            keys = [(epoch, index) for (epoch, _), index in zip(places, indices, strict=True)]
+            keys = [(epoch, index) for (epoch, _), index in zip(shuffled, indices, strict=True)]
             best = list(map(self._sample, keys, texts, best))
         return list(map(_Waiting, elements, best))
 
-    def read_in_order(self, places: Sequence[int]) -> list[_Waiting]:
-        """The pairs that fit, by rank in the corpus, with their best segmentation."""
-        texts = self.pairs.__getitems__([int(self.scan.kept[at]) for at in places])
-        return list(map(_Waiting, places, self._encode(texts)))
+    def read_in_order(self, ranks: Sequence[int]) -> list[_Waiting]:
+        """Reads pairs by their rank among those that fit, with their best segmentation."""
+        texts = self.pairs.__getitems__([int(self.scan.kept[rank]) for rank in ranks])
+        return list(map(_Waiting, ranks, self._encode(texts)))
 
     def take_row(self, pool: list[_Waiting]) -> list[packing.PairIds]:
-        """Moves the pairs of one row out of ``pool``."""
+        """Chooses the pairs of one row, removes them from ``pool`` and returns their ids."""
         lengths = [(len(source), len(target)) for _, (source, target) in pool]
         chosen = packing.choose(lengths, self.scan.source_length, self.scan.target_length)
         row = [pool[i].ids for i in chosen]
@@ -171,7 +172,10 @@ class _Reader:
     def _sample(
         self, key: tuple[int, int], texts: tuple[str, str], best: packing.PairIds
     ) -> packing.PairIds:
-        """A segmentation of both sides drawn for (epoch, pair); the best where it does not fit."""
+        """Samples a segmentation of both sides, seeded by (epoch, pair).
+
+        A side whose sample does not fit a row keeps its best segmentation.
+        """
         rng = np.random.default_rng((self.seed, *key))
         limits = self.scan.source_length, self.scan.target_length
         drawn = [
@@ -185,20 +189,20 @@ class _Reader:
 
 
 class _Stream:
-    """The batches of some lanes, made when asked for: what the prefetching thread runs.
+    """Makes the batches of some lanes on demand; the prefetching thread iterates over it.
 
     Args:
-      reader: the elements.
-      lanes: lanes of the whole stream.
-      mine: the lanes to read.
-      rows: rows a lane fills in each batch.
+      reader: reads the elements.
+      lanes: number of lanes of the whole stream.
+      own_lanes: the lanes to read.
+      rows: rows that each lane contributes to a batch.
     """
 
-    def __init__(self, reader: _Reader, lanes: int, mine: range, rows: int) -> None:
+    def __init__(self, reader: _Reader, lanes: int, own_lanes: range, rows: int) -> None:
         self._reader, self._lanes, self._rows = reader, lanes, rows
         self._batch = 0
-        self._read = dict.fromkeys(mine, 0)  # Elements each lane has read.
-        self._pools: dict[int, list[_Waiting]] = {lane: [] for lane in mine}
+        self._read = dict.fromkeys(own_lanes, 0)  # Elements that each lane has read.
+        self._pools: dict[int, list[_Waiting]] = {lane: [] for lane in own_lanes}
 
     def __next__(self) -> Batch:
         rows: dict[int, list[list[packing.PairIds]]] = {lane: [] for lane in self._pools}
@@ -212,8 +216,8 @@ class _Stream:
         return packing.to_batch(flat, scan.source_length, scan.target_length)
 
     def _refill(self) -> None:
-        """Fills the pools of all lanes with one call of the tokenizers."""
-        wanted = []
+        """Fills the pools of all lanes, with a single call of each tokenizer."""
+        wanted: list[int] = []
         for lane, pool in self._pools.items():
             count = self._reader.pool_size - len(pool)
             first = lane + self._lanes * self._read[lane]
@@ -223,7 +227,7 @@ class _Stream:
             self._pools[waiting.element % self._lanes].append(waiting)
 
     def get_state(self) -> dict[str, Any]:
-        """Position after the last batch: for each lane the elements read, and those waiting."""
+        """Returns the position after the last batch: per lane, elements read and those waiting."""
         lanes = {
             str(lane): [self._read[lane], [waiting.element for waiting in pool]]
             for lane, pool in self._pools.items()
@@ -231,15 +235,15 @@ class _Stream:
         return {"fingerprint": self._fingerprint, "batch": self._batch, "lanes": lanes}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position of this stream; what was waiting is read again."""
+        """Moves to a position of this stream; reads the pairs that were waiting there again."""
         if state["fingerprint"] != self._fingerprint:
             raise ValueError(
-                "data position: of another corpus, tokenizer or data setting than this run's; "
-                "restore those, or start in a new folder"
+                "data position: it belongs to another corpus, tokenizer or data config than this "
+                "run's; restore those, or start in a new folder"
             )
         if missing := [lane for lane in self._pools if str(lane) not in state["lanes"]]:
             raise ValueError(
-                f"data position: has no lane {missing[0]}; merge the positions of all hosts"
+                f"data position: it has no lane {missing[0]}; merge the positions of all hosts"
             )
         for lane in self._pools:
             self._read[lane], waiting = state["lanes"][str(lane)]
@@ -248,7 +252,7 @@ class _Stream:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        """Names everything the batches are a function of."""
+        """Hash of everything that the batches are a function of."""
         r = self._reader
         parts = [
             r.pairs.fingerprint,
@@ -261,23 +265,26 @@ class _Stream:
 
 
 def _rows_in_order(reader: _Reader) -> Iterator[list[packing.PairIds]]:
-    """Rows of pairs until each was used once; reads by the thousand, which is faster."""
-    places = range(len(reader.scan.kept))
-    chunks = (places[at : at + 1024] for at in range(0, len(places), 1024))
+    """Yields rows until every pair was used once; reads chunks of 1,024, which is faster."""
+    ranks = range(len(reader.scan.kept))
+    chunks = (ranks[start : start + 1024] for start in range(0, len(ranks), 1024))
     rest = itertools.chain.from_iterable(map(reader.read_in_order, chunks))
     pool: list[_Waiting] = []
     while pool := pool + list(itertools.islice(rest, reader.pool_size - len(pool))):
         yield reader.take_row(pool)
 
 
-def _place(element: int, count: int, seed: int) -> tuple[int, int]:
-    """(epoch, rank of the pair among those that fit): a new permutation for each epoch."""
-    epoch, at = divmod(element, count)
-    if count <= _TABLE:
-        return epoch, int(_permutation(seed, epoch, count)[at])
-    # A cipher over the ranks: a permutation without a table (slow for a short corpus).
+def _shuffled(element: int, count: int, seed: int) -> tuple[int, int]:
+    """Returns an element's epoch and the rank of its pair among those that fit.
+
+    Each epoch has a permutation of its own.
+    """
+    epoch, entry = divmod(element, count)
+    if count <= _MAX_TABLE:
+        return epoch, int(_permutation(seed, epoch, count)[entry])
+    # A block cipher over the ranks is a permutation without a table; it is slow for a short corpus.
     key = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-    return epoch, grain.experimental.index_shuffle(at, max_index=count - 1, seed=key, rounds=4)
+    return epoch, grain.experimental.index_shuffle(entry, max_index=count - 1, seed=key, rounds=4)
 
 
 @functools.lru_cache(maxsize=4)

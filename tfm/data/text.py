@@ -1,17 +1,21 @@
-"""Files of parallel text, plain or gzipped: two with matching lines, or one of columns (TSV)."""
+r"""Text files, plain or gzipped, and parallel text: two files with matching lines, or one TSV file.
 
+Lines end at "\n" only; a leading byte order mark, and a "\r" at the end of a line, are dropped.
+"""
+
+import contextlib
 import gzip
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 _BOM = b"\xef\xbb\xbf"
 
 
 def check(paths: tuple[Path, ...], columns: tuple[int, int] | None) -> None:
-    """Reads the text once, before anything is made of it.
+    """Reads parallel text once to find its errors before it is converted.
 
     Args:
       paths: two files, or one TSV file.
@@ -37,8 +41,11 @@ def read_pairs(
 ) -> Iterator[tuple[int, str, str, str]]:
     """Yields (line number from 1, source, target, fault); arguments as in ``check``.
 
-    A fault says why the pair cannot be used: "undecodable" (not UTF-8, texts not given),
+    A fault says why the pair cannot be used: "undecodable" (not UTF-8; the texts are then empty),
     "empty" (a side is blank), or "" for none.
+
+    Raises:
+      ValueError: a TSV line lacks a column, or a gzip file is damaged.
     """
     for number, line in enumerate(zip(*map(lines, paths), strict=True), start=1):
         try:
@@ -57,27 +64,50 @@ def read_pairs(
         yield number, texts[0], texts[1], "" if all(map(str.strip, texts)) else "empty"
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Yields the lines of a file, as ``split`` cuts them."""
+@contextlib.contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to read bytes; one whose name ends in .gz is decompressed.
+
+    Raises:
+      ValueError: reading meets a damaged gzip file.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from split(file)
+            yield cast(BinaryIO, file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged gzip file ({error})") from error
 
 
+def lines(path: Path) -> Iterator[bytes]:
+    """Yields the lines of a file as bytes, split as in ``split``."""
+    with open_binary(path) as file:
+        yield from split(file)
+
+
+def read(path: Path) -> Iterator[str]:
+    """Yields the lines of a UTF-8 file as text.
+
+    Raises:
+      ValueError: a line is not UTF-8; the message names file and line.
+    """
+    yield from decode(lines(path), str(path))
+
+
 def split(file: BinaryIO) -> Iterator[bytes]:
-    r"""Yields lines, cut at "\n" only, without byte order mark and final "\r"."""
+    r"""Yields lines, split at "\n" only, without byte order mark and final "\r"."""
     first = file.readline().removeprefix(_BOM)
     for line in itertools.chain([first] if first else [], file):
         yield line.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def decode(lines: Iterable[bytes], name: str) -> Iterator[str]:
-    """Lines as text.
+    """Decodes lines of UTF-8.
+
+    Args:
+      name: of the file or stream, for the message.
 
     Raises:
-      ValueError: a line is not UTF-8; the message names it.
+      ValueError: a line is not UTF-8; the message names file and line.
     """
     for number, line in enumerate(lines, start=1):
         try:

@@ -1,9 +1,9 @@
 """Beam search with length normalisation.
 
-At every step a sentence has R live hypotheses. Of all their continuations the 2R likeliest are
-looked at: those among the first R that end are finished, the first R that do not end live on. A
-sentence is done when R hypotheses are finished or its length limit is reached; at the limit every
-live hypothesis is made to end. A beam of one is greedy search.
+At every step a sentence has R live hypotheses. Of all their continuations the 2R best are
+considered: those among the first R that end with eos are finished, and the first R that do not end
+stay alive. A sentence is done when R hypotheses are finished or its length limit is reached; at the
+limit every live hypothesis is ended. A beam of one is greedy search.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -11,9 +11,138 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tfm.decoding.types import Hypotheses, Step
+from tfm.decoding.config import Decode
+from tfm.decoding.types import Hypotheses, Step, Transform, apply_transforms
 
 NEGATIVE = -1e30  # log-probability of the impossible: finite, so that sums and products stay so
+
+
+class State(NamedTuple):
+    """A search under way, of B sentences with R live and R finished hypotheses each.
+
+    Attributes:
+      step: tokens written so far, the same of all live hypotheses.
+      tokens: [B,R,T], of the live hypotheses.
+      log_probs: [B,R], the model's log-probability of each; ``NEGATIVE`` where there is none.
+      scores: [B,R], by which they are ranked; ``log_probs`` if no transform changed the logits.
+      parents: [B,R], which hypothesis of the step before each one continues.
+      finished: the best finished hypotheses so far, best first.
+      limits: [B], tokens a sentence may have, eos included.
+      model: the state of the model behind the step callback.
+    """
+
+    step: jax.Array
+    tokens: jax.Array
+    log_probs: jax.Array
+    scores: jax.Array
+    parents: jax.Array
+    finished: Hypotheses
+    limits: jax.Array
+    model: Any
+
+
+def start(
+    model: Any,
+    limits_B: jax.Array,
+    decode: Decode,
+    *,
+    max_length: int,
+    keys_B: jax.Array | None = None,
+) -> State:
+    """The state before the first token.
+
+    Args:
+      model: the state of the model with R equal hypotheses a sentence.
+      limits_B: tokens a sentence may have, eos included; at least 1, at most ``max_length``.
+      max_length: T, static.
+      keys_B: not used; other strategies draw at random.
+    """
+    del keys_B
+    B, R, T = limits_B.shape[0], decode.beam_size, max_length
+    # The R hypotheses are equal at the start: only the first one may count.
+    log_probs = jnp.full((B, R), NEGATIVE).at[:, 0].set(0.0)
+    tokens = jnp.zeros((B, R, T), jnp.int32)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        tokens=tokens,
+        log_probs=log_probs,
+        scores=log_probs,
+        parents=jnp.broadcast_to(jnp.arange(R, dtype=jnp.int32), (B, R)),
+        finished=Hypotheses(
+            tokens=tokens,
+            lengths=jnp.zeros((B, R), jnp.int32),
+            log_probs=jnp.full((B, R), NEGATIVE),
+            scores=jnp.full((B, R), NEGATIVE),
+        ),
+        limits=limits_B,
+        model=model,
+    )
+
+
+def running(state: State) -> jax.Array:
+    """Which sentences are not done: bool [B]."""
+    return (state.step < state.limits) & (state.finished.lengths == 0).any(axis=1)
+
+
+def advance(
+    step: Step,
+    state: State,
+    decode: Decode,
+    *,
+    bos: int,
+    eos: int,
+    transforms: tuple[Transform, ...] = (),
+) -> State:
+    """One token further for every sentence that is running; the others do not change."""
+    R = state.log_probs.shape[1]
+    last_BR = state.tokens[:, :, jnp.maximum(state.step - 1, 0)]
+    last_BR = jnp.where(state.step == 0, bos, last_BR)
+    logits_BRV, log_z_BR, model = step(last_BR, state.parents, state.model)
+    chosen = _candidates(
+        logits_BRV,
+        apply_transforms(transforms, logits_BRV, state.tokens, state.step),
+        log_z_BR,
+        state,
+        must_end_B=state.step + 1 >= state.limits,
+        eos=eos,
+        transformed=bool(transforms),
+    )
+    tokens = jnp.take_along_axis(state.tokens, chosen.parents[:, :, None], axis=1)
+    tokens = jax.lax.dynamic_update_slice_in_dim(
+        tokens, chosen.tokens[:, :, None], state.step, axis=2
+    )
+    length, ends = state.step + 1, chosen.tokens == eos
+    finishes = ends & running(state)[:, None] & (jnp.arange(2 * R) < R)[None]
+    finishes &= chosen.scores > NEGATIVE / 2
+    scores = normalise(chosen.scores, length, decode.length_norm, decode.length_penalty)
+    finished = Hypotheses(
+        tokens[:, :R],
+        jnp.where(finishes, length, 0)[:, :R],
+        jnp.where(finishes, chosen.log_probs, NEGATIVE)[:, :R],
+        jnp.where(finishes, scores, NEGATIVE)[:, :R],
+    )
+    scores, live = jax.lax.top_k(jnp.where(ends, NEGATIVE, chosen.scores), R)
+    pick = lambda x: jnp.take_along_axis(x, live, axis=1)  # noqa: E731
+    return State(
+        step=length,
+        tokens=jnp.take_along_axis(tokens, live[:, :, None], axis=1),
+        log_probs=jnp.where(scores > NEGATIVE, pick(chosen.log_probs), NEGATIVE),
+        scores=scores,
+        parents=pick(chosen.parents),
+        finished=_best(state.finished, finished),
+        limits=state.limits,
+        model=model,
+    )
+
+
+def finish(state: State) -> Hypotheses:
+    """The finished hypotheses, best first."""
+    finished, exists = state.finished, state.finished.lengths > 0
+    return finished._replace(
+        tokens=jnp.where(exists[:, :, None], finished.tokens, 0),
+        log_probs=jnp.where(exists, finished.log_probs, -jnp.inf),
+        scores=jnp.where(exists, finished.scores, -jnp.inf),
+    )
 
 
 def normalise(
@@ -27,113 +156,55 @@ def normalise(
     return log_probs / (lengths if norm == "power" else (5.0 + lengths) / 6.0) ** alpha
 
 
-class _State(NamedTuple):
-    step: jax.Array  # scalar: tokens written so far
-    live_tokens: jax.Array  # [B,R,T]
-    live_log_probs: jax.Array  # [B,R]
-    parents: jax.Array  # [B,R]
-    done: Hypotheses
-    model: Any
+class _Candidates(NamedTuple):
+    """The 2R best continuations of every sentence, [B,2R] each."""
 
-
-def search(
-    step: Step,
-    state: Any,
-    limits_B: jax.Array,
-    *,
-    beam_size: int,
-    max_length: int,
-    bos: int,
-    eos: int,
-    length_norm: Literal["power", "gnmt"] = "gnmt",
-    length_penalty: float = 1.0,
-) -> Hypotheses:
-    """Finds the ``beam_size`` best continuations of bos under the model behind ``step``.
-
-    Args:
-      step: the model; the first call has ``beam_size`` equal hypotheses.
-      state: its state, carried through a ``lax.while_loop``.
-      limits_B: tokens a sentence may have, eos included; at most ``max_length``, at least 1.
-      max_length: T, static.
-      length_norm, length_penalty: see ``normalise``.
-    """
-    B, R, T = limits_B.shape[0], beam_size, max_length
-    done = Hypotheses(
-        tokens=jnp.zeros((B, R, T), jnp.int32),
-        lengths=jnp.zeros((B, R), jnp.int32),
-        log_probs=jnp.full((B, R), NEGATIVE),
-        scores=jnp.full((B, R), NEGATIVE),
-    )
-    # The R first hypotheses are equal: only one may count.
-    live_log_probs = jnp.full((B, R), NEGATIVE).at[:, 0].set(0.0)
-    parents = jnp.broadcast_to(jnp.arange(R, dtype=jnp.int32), (B, R))
-    zero = jnp.zeros((), jnp.int32)
-    first = _State(zero, done.tokens, live_log_probs, parents, done, state)
-
-    def running_B(s: _State) -> jax.Array:
-        return (s.step < limits_B) & (s.done.lengths == 0).any(axis=1)
-
-    def advance(s: _State) -> _State:
-        last_BR = s.live_tokens[:, :, jnp.maximum(s.step - 1, 0)]
-        last_BR = jnp.where(s.step == 0, bos, last_BR)
-        logits_BRV, model = step(last_BR, s.parents, s.model)
-        log_probs, parents, tokens = _candidates(
-            logits_BRV, s.live_log_probs, must_end_B=s.step + 1 >= limits_B, eos=eos
-        )
-        running_B1 = running_B(s)[:, None]
-        histories = jnp.take_along_axis(s.live_tokens, parents[:, :, None], axis=1)
-        histories = jax.lax.dynamic_update_slice_in_dim(
-            histories, tokens[:, :, None], s.step, axis=2
-        )
-        ends = tokens == eos
-        finishes = ends & running_B1 & (jnp.arange(2 * R) < R)[None] & (log_probs > NEGATIVE / 2)
-        length = s.step + 1
-        ended = Hypotheses(
-            histories[:, :R],
-            jnp.where(finishes, length, 0)[:, :R],
-            jnp.where(finishes, log_probs, NEGATIVE)[:, :R],
-            jnp.where(
-                finishes, normalise(log_probs, length, length_norm, length_penalty), NEGATIVE
-            )[:, :R],
-        )
-        lives, chosen = jax.lax.top_k(jnp.where(ends, NEGATIVE, log_probs), R)
-        pick = lambda x: jnp.take_along_axis(x, chosen, axis=1)  # noqa: E731
-        live_tokens = jnp.take_along_axis(histories, chosen[:, :, None], axis=1)
-        return _State(length, live_tokens, lives, pick(parents), _merge(s.done, ended), model)
-
-    last = jax.lax.while_loop(lambda s: running_B(s).any(), advance, first)
-    exists = last.done.lengths > 0
-    return last.done._replace(
-        tokens=jnp.where(exists[:, :, None], last.done.tokens, 0),
-        log_probs=jnp.where(exists, last.done.log_probs, -jnp.inf),
-        scores=jnp.where(exists, last.done.scores, -jnp.inf),
-    )
+    log_probs: jax.Array
+    scores: jax.Array
+    parents: jax.Array
+    tokens: jax.Array
 
 
 def _candidates(
-    logits_BRV: jax.Array, live_log_probs_BR: jax.Array, must_end_B: jax.Array, eos: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The 2R likeliest continuations: log-probabilities, parents and tokens, [B,2R] each."""
+    logits_BRV: jax.Array,
+    transformed_BRV: jax.Array,
+    log_z_BR: jax.Array,
+    state: State,
+    must_end_B: jax.Array,
+    eos: int,
+    transformed: bool,
+) -> _Candidates:
+    """The best continuations; where a sentence has reached its limit, eos whatever transforms say.
+
+    Args:
+      transformed: whether the two kinds of logits differ, so that log-probabilities are not scores.
+    """
     B, R, V = logits_BRV.shape
     # First within each hypothesis, on the logits as they come, then between hypotheses.
-    best, tokens = top_k(logits_BRV, min(2 * R, V))
+    best, tokens = top_k(transformed_BRV, min(2 * R, V))
     is_first = jnp.arange(best.shape[2]) == 0
     end = jnp.where(is_first[None, None], logits_BRV[:, :, eos, None], -jnp.inf)
     must_end = must_end_B[:, None, None]
     best, tokens = jnp.where(must_end, end, best), jnp.where(must_end, eos, tokens)
 
-    offset_BR = live_log_probs_BR - jax.nn.logsumexp(logits_BRV, axis=-1)
-    log_probs = jnp.maximum(best + offset_BR[:, :, None], NEGATIVE)
-    log_probs, where = jax.lax.top_k(log_probs.reshape(B, -1), 2 * R)
+    offset_BR = state.scores - log_z_BR
+    scores = jnp.maximum(best + offset_BR[:, :, None], NEGATIVE)
+    scores, where = jax.lax.top_k(scores.reshape(B, -1), 2 * R)
     parents = (where // best.shape[2]).astype(jnp.int32)
-    return log_probs, parents, jnp.take_along_axis(tokens.reshape(B, -1), where, axis=1)
+    tokens_of = lambda x: jnp.take_along_axis(x.reshape(B, -1), where, axis=1)  # noqa: E731
+    log_probs = scores
+    if transformed:
+        own = jnp.take_along_axis(logits_BRV, tokens, axis=2)
+        log_probs = tokens_of(own + (state.log_probs - log_z_BR)[:, :, None])
+    return _Candidates(log_probs, scores, parents, tokens_of(tokens))
 
 
 def top_k(x: jax.Array, k: int, group: int = 32) -> tuple[jax.Array, jax.Array]:
     """``lax.top_k`` over a long last axis, exactly, in about a quarter of its time on the CPU.
 
-    The k largest entries stand in the k groups with the largest maxima, so only those are sorted.
-    Among equal entries, which one is returned may differ from ``lax.top_k``.
+    The k largest entries are in the k groups with the largest maxima, so only those are sorted.
+    Among equal entries, which one is returned may differ from ``lax.top_k``; where fewer than k
+    entries are above -inf, an index may occur more than once.
     """
     groups = -(-x.shape[-1] // group)
     if groups <= k:
@@ -144,13 +215,14 @@ def top_k(x: jax.Array, k: int, group: int = 32) -> tuple[jax.Array, jax.Array]:
     members = jnp.take_along_axis(grouped, chosen[..., None], axis=-2)
     values, where = jax.lax.top_k(members.reshape(*x.shape[:-1], k * group), k)
     index = jnp.take_along_axis(chosen, where // group, axis=-1) * group + where % group
+    index = jnp.minimum(index, x.shape[-1] - 1)  # an entry of the padding, all -inf
     return values, index.astype(jnp.int32)
 
 
-def _merge(done: Hypotheses, ended: Hypotheses) -> Hypotheses:
+def _best(finished: Hypotheses, more: Hypotheses) -> Hypotheses:
     """The R best of both, best first."""
-    both = Hypotheses(*(jnp.concatenate(pair, axis=1) for pair in zip(done, ended, strict=True)))
-    _, best = jax.lax.top_k(both.scores, done.scores.shape[1])
+    both = Hypotheses(*(jnp.concatenate(pair, axis=1) for pair in zip(finished, more, strict=True)))
+    _, best = jax.lax.top_k(both.scores, finished.scores.shape[1])
     return Hypotheses(
         jnp.take_along_axis(both.tokens, best[:, :, None], axis=1),
         *(jnp.take_along_axis(x, best, axis=1) for x in both[1:]),

@@ -1,75 +1,134 @@
-"""One token at a time: greedily, or drawn at random."""
+"""Ancestral sampling: every next token is drawn from the model's distribution."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from tfm.decoding.types import Hypotheses, Step
+from tfm.decoding.config import Decode
+from tfm.decoding.transforms import sampling
+from tfm.decoding.types import Hypotheses, Step, Transform, apply_transforms
 
 
-def sample(
-    step: Step,
-    state: Any,
-    limits_B: jax.Array,
-    *,
-    max_length: int,
-    bos: int,
-    eos: int,
-    key: jax.Array | None = None,
-    samples: int = 1,
-    temperature: float = 1.0,
-    top_k: int = 0,
-) -> Hypotheses:
-    """Draws ``samples`` independent continuations of bos; without a key, the likeliest token.
+class State(NamedTuple):
+    """R samples under way of each of B sentences.
+
+    Attributes:
+      step: tokens written so far of the samples that have not ended.
+      last: [B,R], the newest token of each.
+      ended: [B,R], whether its eos is written.
+      hypotheses: what is written; ``scores`` are the log-probabilities.
+      limits: [B], tokens a sentence may have, eos included.
+      keys: [B], random keys.
+      model: the state of the model behind the step callback.
+    """
+
+    step: jax.Array
+    last: jax.Array
+    ended: jax.Array
+    hypotheses: Hypotheses
+    limits: jax.Array
+    keys: jax.Array
+    model: Any
+
+
+def start(
+    model: Any, limits_B: jax.Array, decode: Decode, *, max_length: int, keys_B: jax.Array
+) -> State:
+    """The state before the first token.
 
     Args:
-      step, state, limits_B, max_length: as in ``beam.search``; at its limit a sentence ends.
-      key: of the draws; ``None`` is greedy search.
-      temperature: divides the logits before drawing.
-      top_k: draw among the k likeliest only (Fan 2018); 0 is all.
-
-    Returns:
-      In the order drawn. ``log_probs`` are the model's own; ``scores`` are the same numbers.
+      model: the state of the model with R equal hypotheses a sentence.
+      limits_B: tokens a sentence may have, eos included; at least 1, at most ``max_length``.
+      max_length: T, static.
+      keys_B: a random key for each sentence; its samples depend on no other.
     """
-    B, R, T = limits_B.shape[0], samples, max_length
-    parents = jnp.broadcast_to(jnp.arange(R, dtype=jnp.int32), (B, R))
+    B, R = limits_B.shape[0], decode.samples
+    zeros = jnp.zeros((B, R))
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        last=jnp.zeros((B, R), jnp.int32),
+        ended=jnp.zeros((B, R), bool),
+        hypotheses=Hypotheses(
+            jnp.zeros((B, R, max_length), jnp.int32), zeros.astype(jnp.int32), zeros, zeros
+        ),
+        limits=limits_B,
+        keys=keys_B,
+        model=model,
+    )
 
-    def choose(logits_BRV: jax.Array, i: jax.Array) -> jax.Array:
-        if key is None:
-            return logits_BRV.argmax(axis=-1).astype(jnp.int32)
-        if top_k:
-            kth = jax.lax.top_k(logits_BRV, top_k)[0][..., -1:]
-            logits_BRV = jnp.where(logits_BRV >= kth, logits_BRV, -jnp.inf)
-        return jax.random.categorical(jax.random.fold_in(key, i), logits_BRV / temperature)
 
-    def advance(carry: tuple) -> tuple:
-        i, last_BR, hypotheses, state = carry
-        logits_BRV, state = step(last_BR, parents, state)
-        tokens_BR = jnp.where((i + 1 >= limits_B)[:, None], eos, choose(logits_BRV, i))
-        log_probs_BRV = jax.nn.log_softmax(logits_BRV)
-        gained_BR = jnp.take_along_axis(log_probs_BRV, tokens_BR[..., None], axis=-1)[..., 0]
-        running_BR = hypotheses.lengths == i
-        running_BR &= (last_BR != eos) | (i == 0)
-        total_BR = hypotheses.log_probs + jnp.where(running_BR, gained_BR, 0.0)
-        written = jnp.where(running_BR, tokens_BR, 0)
-        hypotheses = Hypotheses(
-            jax.lax.dynamic_update_slice_in_dim(hypotheses.tokens, written[:, :, None], i, axis=2),
+def running(state: State) -> jax.Array:
+    """Which samples have not ended: bool [B,R]."""
+    return ~state.ended
+
+
+def advance(
+    step: Step,
+    state: State,
+    decode: Decode,
+    *,
+    bos: int,
+    eos: int,
+    transforms: tuple[Transform, ...] = (),
+) -> State:
+    """One token further for every sample that is running; at its limit a sentence is ended.
+
+    Log-probabilities are the model's own, whatever temperature and transforms do to the draws.
+    """
+    i, hypotheses = state.step, state.hypotheses
+    B, R = state.last.shape
+    parents_BR = jnp.broadcast_to(jnp.arange(R, dtype=jnp.int32), (B, R))
+    last_BR = jnp.where(i == 0, bos, state.last)
+    logits_BRV, log_z_BR, model = step(last_BR, parents_BR, state.model)
+    transforms = (*transforms, *sampling(decode))
+    drawn_BR = _draw(state.keys, i, apply_transforms(transforms, logits_BRV, hypotheses.tokens, i))
+    tokens_BR = jnp.where((i + 1 >= state.limits)[:, None], eos, drawn_BR)
+    log_probs_BR = jnp.take_along_axis(logits_BRV, tokens_BR[..., None], axis=-1)[..., 0] - log_z_BR
+    running_BR = running(state)
+    total_BR = hypotheses.log_probs + jnp.where(running_BR, log_probs_BR, 0.0)
+    # A state of which every sample has ended may be at the end of ``tokens``: it must not change.
+    before_BR1 = jax.lax.dynamic_slice_in_dim(hypotheses.tokens, i, 1, axis=2)
+    written_BR1 = jnp.where(running_BR[:, :, None], tokens_BR[:, :, None], before_BR1)
+    return State(
+        step=i + 1,
+        last=tokens_BR,
+        ended=state.ended | (tokens_BR == eos),
+        hypotheses=Hypotheses(
+            jax.lax.dynamic_update_slice_in_dim(hypotheses.tokens, written_BR1, i, axis=2),
             hypotheses.lengths + running_BR,
             total_BR,
             total_BR,
-        )
-        return i + 1, tokens_BR, hypotheses, state
-
-    def running(carry: tuple) -> jax.Array:
-        i, last_BR, hypotheses, _ = carry
-        return (i == 0) | ((hypotheses.lengths == i) & (last_BR != eos)).any()
-
-    nothing = Hypotheses(
-        jnp.zeros((B, R, T), jnp.int32),
-        jnp.zeros((B, R), jnp.int32),
-        jnp.zeros((B, R)),
-        jnp.zeros((B, R)),
+        ),
+        limits=state.limits,
+        keys=state.keys,
+        model=model,
     )
-    first = (jnp.zeros((), jnp.int32), jnp.full((B, R), bos, jnp.int32), nothing, state)
-    return jax.lax.while_loop(running, advance, first)[2]
+
+
+def finish(state: State) -> Hypotheses:
+    """The samples, in the order drawn; their scores are their log-probabilities.
+
+    What has no finite log-probability, as under logits of NaN, is no sample.
+    """
+    tokens, lengths, log_probs, _ = state.hypotheses
+    exists = jnp.isfinite(log_probs)
+    log_probs = jnp.where(exists, log_probs, -jnp.inf)
+    return Hypotheses(
+        jnp.where(exists[:, :, None], tokens, 0),
+        jnp.where(exists, lengths, 0),
+        log_probs,
+        log_probs,
+    )
+
+
+def _draw(keys_B: jax.Array, step: jax.Array, logits_BRV: jax.Array) -> jax.Array:
+    """A token for each sample r of each sentence, from a key that follows from both: [B,R]."""
+
+    def one(key: jax.Array, r: jax.Array, logits_V: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(key, r), step)
+        return jax.random.categorical(key, logits_V)
+
+    samples = jnp.arange(logits_BRV.shape[1])
+    of_sentence = jax.vmap(one, in_axes=(None, 0, 0))
+    return jax.vmap(of_sentence, in_axes=(0, None, 0))(keys_B, samples, logits_BRV)

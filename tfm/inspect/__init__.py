@@ -1,7 +1,7 @@
-"""A look inside: what happened to one sentence, as data and as a page.
+"""Every step of one sentence through a model, as data and as a page.
 
-``trace(model, sentence)`` keeps everything, ``page`` makes one HTML file of it, ``as_data`` plain
-dicts and lists. ``align`` tells which piece of a translation comes from where.
+``trace(model, sentence)`` records everything, ``page`` makes one HTML file of it, ``as_data`` plain
+dicts and lists. ``align`` tells which source piece each piece of a translation comes from.
 """
 
 from tfm.inspect.alignment import align

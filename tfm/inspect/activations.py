@@ -1,33 +1,51 @@
-"""The model run once more, layer by layer, with everything it computes on the way kept.
+"""Everything the model computes for pairs of sentences: scores, weights and the residual stream.
 
-The numbers come from the model's own functions; a test holds them against ``transformer.forward``.
+The model's own layers are run, with their scores kept; nothing is computed a second way.
 """
 
-import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tfm import embeddings, transformer
 from tfm.data.tokenizer import BOS
-from tfm.inspect.stack import Attention, own_row, run_stack
 from tfm.params import Tree
+from tfm.transformer import Architecture, Batch, Execution, LayerOutput
+from tfm.transformer.scores import bilinear_scores
 
 
 @flax.struct.dataclass
-class Record:
-    """All that happened to B pairs of sentences.
+class Attention:
+    """What one kind of attention computes, in L layers and N heads.
 
     Attributes:
-      encoder, decoder, cross: attention of the source to itself, of the target to itself and of
-        the target to the source.
+      products_BLNTS, added_BLNTS, scores_BLNTS: see ``transformer.Scores``.
+      weights_BLNTS: the weights of the values.
+      mask_BTS: True = may attend.
+    """
+
+    products_BLNTS: jax.Array
+    added_BLNTS: jax.Array
+    scores_BLNTS: jax.Array
+    weights_BLNTS: jax.Array
+    mask_BTS: jax.Array
+
+
+@flax.struct.dataclass
+class Activations:
+    """What the model computes for B pairs of sentences.
+
+    Attributes:
+      encoder, decoder, cross: self-attention of the source and of the target, and cross-attention.
       one_matrix_BLNSS, two_matrices_BLNSS: in the encoder, x Wq Wqᵀ xᵀ and x Wq Wkᵀ xᵀ: q·k
-        without offsets and positions, if one matrix served for both, and as it is.
-      encoder_norms_BPS, decoder_norms_BPT: length of each token's vector in the residual stream,
+        without biases and positions, if one matrix served for both, and as it is.
+      encoder_norms_BPS, decoder_norms_BPT: norm of each token's vector in the residual stream,
         before the first layer and after every sublayer.
-      logits_BTV: scores of the next piece.
+      logits_BTV: of the next piece.
     """
 
     encoder: Attention
@@ -42,53 +60,90 @@ class Record:
 
 def batch(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], rows: int, multiple: int = 1
-) -> dict[str, np.ndarray]:
+) -> Batch:
     """Pairs of ids, each ending with eos, as a batch with one pair a row.
 
     Args:
-      rows: in the batch; those left over are padding.
-      multiple: widths are rounded up to a power of two times this.
+      rows: of the batch; those beyond the pairs are padding.
+      multiple: if above 1, widths are rounded up to a power of two times this.
     """
-    out = {}
-    for name, sentences in (("source", sources), ("target", targets)):
+    sides = []
+    for sentences in (sources, targets):
         longest = -(-max(map(len, sentences)) // multiple)
         width = multiple << (longest - 1).bit_length() if multiple > 1 else longest
         ids = np.zeros((rows, width), np.int32)
         for row, sentence in zip(ids, sentences, strict=False):
             row[: len(sentence)] = sentence
-        out[f"{name}_segments"] = (ids != 0).astype(np.int32)
-        # Padding stands at place 0: a learned table may end before the row does.
-        out[f"{name}_positions"] = np.where(ids != 0, np.arange(width, dtype=np.int32), 0)
-        out[name] = ids
-    out["target_input"] = np.pad(out["target"], ((0, 0), (1, 0)), constant_values=BOS)[:, :-1]
-    return out
+        sides.append(ids)
+    return transformer.single_sentences(*sides, bos=BOS)
 
 
-def record(params: Tree, c: transformer.Config, batch: dict[str, jax.Array]) -> Record:
-    """Teacher forcing, as ``transformer.forward`` does it, of one pair a row."""
-    c = dataclasses.replace(c, implementation="xla")  # the kernels keep no weights
-    source, target = batch["source_segments"], batch["target_segments"]
-    source_table, target_table, _ = transformer.table_names(c)
-    encoder, decoder = params["encoder"], params["decoder"]
+def activations(
+    params: Tree, arch: Architecture, batch: Batch, execution: Execution = Execution()
+) -> Activations:
+    """Teacher forcing of one pair a row.
 
-    places_BS, places_BT = batch["source_positions"], batch["target_positions"]
-    x_BSD = transformer.embed_tokens(params, c, source_table, "encoder", batch["source"], places_BS)
-    sight = own_row(encoder, c, source, places_BS, causal=False)
-    memory_BSD, read = run_stack(encoder, c, x_BSD, sight)
-
-    x_BTD = transformer.embed_tokens(
-        params, c, target_table, "decoder", batch["target_input"], places_BT
+    Args:
+      params: as trained or as inference reads them.
+    """
+    decoder = params["decoder"]
+    if isinstance(decoder["layers"], list):  # stacked, one layer is compiled instead of all
+        stacked = jax.tree.map(lambda *layer: jnp.stack(layer), *decoder["layers"])
+        params = params | {"decoder": decoder | {"layers": stacked}}
+    execution = Execution(lookup=execution.lookup, dtype=execution.dtype, unroll=1)
+    run = transformer.activations(params, arch, batch, _keep, execution=execution)
+    encoder, one_matrix, two_matrices = run.encoder["self"], *run.encoder["bilinear"]
+    layers_second = lambda x_LB: x_LB.swapaxes(0, 1)  # noqa: E731
+    masks = _masks(params, arch, batch)
+    return Activations(
+        encoder=Attention(*map(layers_second, encoder), mask_BTS=masks[0]),
+        decoder=Attention(*map(layers_second, run.decoder["self"]), mask_BTS=masks[1]),
+        cross=Attention(*map(layers_second, run.decoder["cross"]), mask_BTS=masks[2]),
+        one_matrix_BLNSS=layers_second(one_matrix),
+        two_matrices_BLNSS=layers_second(two_matrices),
+        encoder_norms_BPS=_norms(run.encoder_input, run.encoder["norms"]),
+        decoder_norms_BPT=_norms(run.decoder_input, run.decoder["norms"]),
+        logits_BTV=embeddings.logits(run.hidden, transformer.output_table(params, arch)),
     )
-    sight = own_row(decoder, c, target, places_BT, causal=True)
-    across = transformer.across(target, source)
-    hidden_BTD, written = run_stack(decoder, c, x_BTD, sight, memory_BSD, across)
-    return Record(
-        encoder=read["self"],
-        decoder=written["self"],
-        cross=written["cross"],
-        one_matrix_BLNSS=read["one_matrix"],
-        two_matrices_BLNSS=read["two_matrices"],
-        encoder_norms_BPS=read["norms"],
-        decoder_norms_BPT=written["norms"],
-        logits_BTV=embeddings.logits(hidden_BTD, transformer.output_table(params, c)),
+
+
+def _keep(params: Tree, output: LayerOutput) -> dict[str, Any]:
+    """What is kept of a layer; heads and positions follow B."""
+    own, cross = output.self_attention, output.cross_attention
+    kept = {
+        "self": (*own.scores, own.weights),
+        "norms": jnp.stack([_norm(x_BTD) for x_BTD in output.residual], axis=1),
+    }
+    if cross is not None:
+        return kept | {"cross": (*cross.scores, cross.weights)}
+    one, two = (
+        bilinear_scores(params["self"], output.attention_input, "q", second) for second in "qk"
     )
+    return kept | {"bilinear": (one, two)}
+
+
+def _masks(params: Tree, arch: Architecture, batch: Batch) -> list[jax.Array]:
+    """Which keys each query sees, [B,T,S]: of the encoder, the decoder, and between them."""
+    contexts = [
+        transformer.self_context(
+            params[side], arch, segments, positions, causal=causal, keep_scores=True
+        )
+        for side, segments, positions, causal in (
+            ("encoder", batch.source_segments, batch.source_positions, False),
+            ("decoder", batch.target_segments, batch.target_positions, True),
+        )
+    ]
+    segments = batch.target_segments, batch.source_segments
+    contexts.append(transformer.cross_context(arch, *segments, keep_scores=True))
+    return [context.mask[:, 0] for context in contexts]
+
+
+def _norms(input_BTD: jax.Array, norms_LBPT: jax.Array) -> jax.Array:
+    """Of the input, then of every sublayer's output: [B,P,T]."""
+    L, B, P, T = norms_LBPT.shape
+    rest = norms_LBPT.swapaxes(0, 1).reshape(B, L * P, T)
+    return jnp.concatenate([_norm(input_BTD)[:, None], rest], axis=1)
+
+
+def _norm(x_BTD: jax.Array) -> jax.Array:
+    return jnp.linalg.norm(x_BTD.astype(jnp.float32), axis=-1)

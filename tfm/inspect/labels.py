@@ -19,8 +19,8 @@ ENGLISH = {
     "writes each as its number in that list. “▁” marks a space, “</s>” the end of the sentence.",
     "one_hot": "One-hot vectors",
     "one_hot_text": "Ids must not be compared: piece 700 is not seven times piece 100. So each "
-    "becomes a vector as long as the vocabulary, with a single 1 at its place and 0 everywhere else.",
-    "one_hot_tip": "piece “{piece}”: 1 at place {id}, 0 at the other {rest}",
+    "becomes a vector as long as the vocabulary, with a single 1 at its own entry and 0 everywhere else.",
+    "one_hot_tip": "piece “{piece}”: 1 at entry {id}, 0 at the other {rest}",
     "embedding": "Embedding",
     "embedding_text": "The one-hot vector times the embedding matrix picks one row of that matrix: "
     "{width} learned numbers for each piece. Pieces used alike come to point the same way.",
@@ -40,19 +40,20 @@ ENGLISH = {
     "near_tip": "cosine {cosine} with “{piece}”",
     "positions": "Positions",
     "positions_text": "Attention by itself does not know the order of words. This model adds a "
-    "vector to each place in the sentence: one row of the picture a place.",
+    "vector to each position in the sentence: one row of the picture a position.",
     "positions_two": "Encoder and decoder have each learned a table of their own.",
-    "positions_none": "This model adds nothing to its input to tell places apart.",
-    "positions_dots": "How alike two places are: the product of their vectors. It depends on their "
+    "positions_none": "This model adds nothing to its input to tell positions apart.",
+    "positions_dots": "How alike two positions are: the product of their vectors. It depends on their "
     "distance alone when all stripes run straight along the diagonal.",
     "positions_relative": "This model adds no vectors to its input. Instead, attention scores depend "
-    "on how far apart two pieces stand (scheme: {scheme}).",
+    "on the distance between two pieces (scheme: {scheme}).",
     "positions_by_distance": "What distance adds to the score in the first layer, on average over "
     "this sentence, one line a head. Negative distances lie to the left, in the past.",
-    "positions_rotary": "Queries and keys are turned, pair of channels by pair of channels, by an "
-    "angle that grows with the place. Shown is the cosine of the angle for each distance: what the "
-    "turn leaves of that pair's share of the score.",
-    "place": "place",
+    "positions_rotary": "Queries and keys are rotated, pair of channels by pair of channels, by an "
+    "angle that grows with the position. Shown is the cosine of the angle for each distance: what the "
+    "rotation leaves of that pair's share of the score.",
+    "position": "position",
+    "entry": "entry",
     "channel": "channel",
     "distance": "distance",
     "encoder": "Self-attention in the encoder",
@@ -70,8 +71,8 @@ ENGLISH = {
     "asymmetry": "In this head {share} % of the scores' size (squared) is asymmetric; with one "
     "matrix it is 0 %.",
     "decoder": "Self-attention in the decoder",
-    "decoder_text": "The decoder looks at what it has written so far. While it trains it sees the "
-    "whole translation at once, so the future is hidden by a mask: hatched places get no weight.",
+    "decoder_text": "The decoder attends to what it has written so far. In training it is given the "
+    "whole translation at once, so later pieces are hidden by a mask: hatched cells get no weight.",
     "cross": "Cross-attention and alignment",
     "cross_text": "At every step the decoder asks the encoder's output which source pieces matter "
     "now: its queries, the encoder's keys and values. A row is the step that writes the piece named "
@@ -179,7 +180,8 @@ CHINESE = {
     "也就是前文。",
     "positions_rotary": "查询和键的通道两两一组，按位置旋转一个角度，越靠后转得越多。"
     "图中是每个距离对应角度的余弦：旋转之后，这一组对分数的贡献还剩多少。",
-    "place": "位置",
+    "position": "位置",
+    "entry": "第几位",
     "channel": "通道",
     "distance": "距离",
     "encoder": "编码器的自注意力",

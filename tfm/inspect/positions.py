@@ -1,6 +1,4 @@
-"""How a model tells places apart: what it adds to its input, or to its scores by distance."""
-
-import dataclasses
+"""How a model tells positions apart: what it adds to its input, or to its scores by distance."""
 
 import flax.struct
 import jax
@@ -8,22 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from tfm import embeddings, transformer
-from tfm.inspect.activations import Record
-from tfm.inspect.stack import Attention
+from tfm.inspect.activations import Activations, Attention
 from tfm.params import Tree
+from tfm.transformer import Architecture, Execution
 
 
 @flax.struct.dataclass
-class Places:
-    """A position scheme, drawn.
+class PositionPicture:
+    """What a position scheme does, in numbers to draw.
 
     Attributes:
-      added_PD: what is added to the encoder's input at places 0..P-1; ``None`` if nothing is.
+      added_PD: what is added to the encoder's input at positions 0..P-1; ``None`` if nothing is.
       decoder_added_PD: the same of the decoder, where it has learned a table of its own.
-      cosines_PC: a rotary scheme: the cosine of each channel pair's angle at distances 0..P-1.
-      distances_M: key's place less the query's, as far as the sentence goes.
+      cosines_PC: of a rotation: the cosine of each channel pair's angle at distances 0..P-1.
+      distances_M: key's position less the query's, as far as the sentence goes.
       encoder_NM, decoder_NM: what a relative scheme adds to the scaled scores of the first layer,
-        a head and distance, in the mean over the sentence; ``None`` without such a scheme.
+        by head and distance, in the mean over the sentence; ``None`` without such a scheme.
     """
 
     added_PD: np.ndarray | None
@@ -34,57 +32,55 @@ class Places:
     decoder_NM: np.ndarray | None
 
 
-def draw(params: Tree, c: transformer.Config, run: Record, places: int) -> Places:
-    """The scheme of ``c``, at ``places`` places and in what ``run`` (B = 1) recorded."""
+def draw(params: Tree, arch: Architecture, run: Activations, count: int) -> PositionPicture:
+    """The scheme of ``arch`` at ``count`` positions, and in one sentence's activations (B = 1)."""
+    scheme = arch.positions
     longest = max(run.encoder.mask_BTS.shape[1], run.decoder.mask_BTS.shape[1])
     distances_M = np.arange(1 - longest, longest)
-    relative = c.positions not in ("sinusoidal", "learned", "none") and c.attention != "linear"
-    added, learned = c.positions in ("sinusoidal", "learned"), c.positions == "learned"
-    return Places(
-        added_PD=_added(params, c, "encoder", places) if added else None,
-        decoder_added_PD=_added(params, c, "decoder", places) if learned else None,
-        cosines_PC=_cosines(c, places),
+    by_distance = scheme.acts_on in ("rotation", "bias", "relative") and arch.attention != "linear"
+    added = scheme.acts_on == "input"
+    own_table = added and "positions" in params["decoder"]
+    return PositionPicture(
+        added_PD=_added(params, arch, "encoder", count) if added else None,
+        decoder_added_PD=_added(params, arch, "decoder", count) if own_table else None,
+        cosines_PC=_cosines(arch, count),
         distances_M=distances_M,
-        encoder_NM=_by_distance(run.encoder, distances_M) if relative else None,
-        decoder_NM=_by_distance(run.decoder, distances_M) if relative else None,
+        encoder_NM=_by_distance(run.encoder, distances_M) if by_distance else None,
+        decoder_NM=_by_distance(run.decoder, distances_M) if by_distance else None,
     )
 
 
-def _added(params: Tree, c: transformer.Config, side: str, places: int) -> np.ndarray:
+def _added(params: Tree, arch: Architecture, side: str, count: int) -> np.ndarray:
     """What ``embed_tokens`` adds to the scaled rows of a side's table."""
-    c = dataclasses.replace(c, dtype="float32")
-    places = min(places, c.max_length) if c.positions == "learned" else places
-    source, target, _ = transformer.table_names(c)
-    table, ids_1P = source if side == "encoder" else target, np.zeros((1, places), np.int32)
+    count = min(count, arch.positions.longest or count)
+    name = transformer.table_names(arch)[("encoder", "decoder").index(side)]
+    ids_1P = np.zeros((1, count), np.int32)
 
-    def both(params: Tree, places_1P: jax.Array) -> tuple[jax.Array, jax.Array]:
-        words_1PD = embeddings.embed(ids_1P, params["tables"][table], c.lookup) * c.d_model**0.5
-        x_1PD = transformer.embed_tokens(params, c, table, side, ids_1P, places_1P)
+    @jax.jit
+    def both(params: Tree, positions_1P: jax.Array) -> tuple[jax.Array, jax.Array]:
+        words_1PD = embeddings.embed(ids_1P, params["tables"][name]) * arch.d_model**0.5
+        float32 = Execution(dtype="float32")
+        x_1PD = transformer.embed_tokens(params, arch, side, ids_1P, positions_1P, float32)
         return x_1PD, words_1PD
 
-    x_1PD, words_1PD = jax.jit(both)(params, np.arange(places)[None])
-    return np.asarray(x_1PD)[0] - np.asarray(words_1PD)[0]
+    x_1PD, words_1PD = both(params, np.arange(count)[None])
+    return np.asarray(x_1PD, np.float32)[0] - np.asarray(words_1PD, np.float32)[0]
 
 
-def _cosines(c: transformer.Config, places: int) -> np.ndarray | None:
-    """Turns the first channel of every pair: what stays of it is the cosine."""
-    if c.positions not in transformer.ROTARY:
+def _cosines(arch: Architecture, count: int) -> np.ndarray | None:
+    frequencies_C = arch.positions.frequencies(transformer.head_width(arch))
+    if frequencies_C is None:
         return None
-    ones_1P = jnp.ones((1, places), jnp.int32)
-    turn = transformer.own_row({}, c, ones_1P, jnp.arange(places)[None], causal=False).turn
-    H = transformer.head_width(c)
-    first = slice(0, H, 2) if c.positions == "rotary_interleaved" else slice(0, H // 2)
-    x_H = jnp.zeros(H).at[first].set(1.0)
-    return np.asarray(turn(jnp.broadcast_to(x_H, (1, 1, places, H))))[0, 0, :, first]
+    return np.asarray(jnp.cos(jnp.multiply.outer(jnp.arange(count), frequencies_C)))
 
 
 def _by_distance(a: Attention, distances_M: np.ndarray) -> np.ndarray:
     """Mean of what the first layer adds over the visible pairs at each distance; nan if none."""
     added_NTS, mask_TS = a.added_BLNTS[0, 0], a.mask_BTS[0]
     T = mask_TS.shape[0]
-    apart_TS = np.arange(T)[None, :] - np.arange(T)[:, None]
+    distance_TS = np.arange(T)[None, :] - np.arange(T)[:, None]
     columns = []
     for d in distances_M.tolist():
-        here_TS = mask_TS & (apart_TS == d)
-        columns.append(added_NTS[:, here_TS].mean(axis=1) if here_TS.any() else np.nan)
+        at_TS = mask_TS & (distance_TS == d)
+        columns.append(added_NTS[:, at_TS].mean(axis=1) if at_TS.any() else np.nan)
     return np.stack(np.broadcast_arrays(*columns), axis=1)

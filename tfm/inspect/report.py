@@ -1,4 +1,4 @@
-"""A trace as plain data, and as one HTML page that needs nothing but itself."""
+"""A trace as plain data, and as one self-contained HTML page."""
 
 import base64
 import dataclasses
@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tfm import transformer
+from tfm.inspect.activations import Attention
+from tfm.inspect.alignment import alignment_layer
 from tfm.inspect.labels import LABELS
-from tfm.inspect.stack import Attention
 from tfm.inspect.trace import Output, Side, Trace
+from tfm.positions import schemes
 
 Encode = Callable[[np.ndarray], Any]
 _SCRIPTS = ("base.js", "draw.js", "words.js", "attention.js", "result.js")
@@ -48,9 +50,9 @@ def as_data(trace: Trace, encode: Encode = lambda x: _round(x)) -> dict[str, Any
     """The trace as dicts, lists, text and numbers of four digits.
 
     Args:
-      encode: what the large arrays become; nested lists by default.
+      encode: how large arrays are encoded; nested lists by default.
     """
-    run, c, relative = trace.run, trace.config, trace.positions.encoder_NM is not None
+    run, arch, relative = trace.run, trace.arch, trace.positions.encoder_NM is not None
     reference = None
     if trace.reference is not None:
         reference = _side(trace.reference, encode) | _output(trace.reference_output)
@@ -61,14 +63,14 @@ def as_data(trace: Trace, encode: Encode = lambda x: _round(x)) -> dict[str, Any
         "reference": reference,
         "picture": _picture(trace),
         "positions": _positions(trace, encode),
-        "encoder": _attention(run.encoder, c.attention, relative, encode),
-        "decoder": _attention(run.decoder, c.attention, relative, encode),
-        "cross": _attention(run.cross, c.cross_attention, False, encode),
+        "encoder": _attention(run.encoder, arch.attention, relative, encode),
+        "decoder": _attention(run.decoder, arch.attention, relative, encode),
+        "cross": _attention(run.cross, arch.cross_attention, False, encode),
         "one_matrix": encode(run.one_matrix_BLNSS[0]),
         "two_matrices": encode(run.two_matrices_BLNSS[0]),
         "alignment": {
             "pairs": trace.aligned_A2.tolist(),
-            "layer": max(1, c.decoder_layers - 1),
+            "layer": alignment_layer(arch.decoder_layers) + 1,
             "weights": encode(trace.aligned_by_TS),
         },
         "norms": {
@@ -95,20 +97,20 @@ def _half_floats(x: np.ndarray) -> dict[str, Any]:
 
 
 def _facts(trace: Trace) -> dict[str, Any]:
-    c = trace.config
+    arch = trace.arch
     return {
         "parameters": trace.parameters,
-        "width": c.d_model,
-        "head_dim": transformer.head_width(c),
-        "heads": c.heads,
-        "encoder": c.encoder_layers,
-        "decoder": c.decoder_layers,
-        "source": c.source_vocab,
-        "target": c.target_vocab,
-        "positions": c.positions,
+        "width": arch.d_model,
+        "head_dim": transformer.head_width(arch),
+        "heads": arch.heads,
+        "encoder": arch.encoder_layers,
+        "decoder": arch.decoder_layers,
+        "source": arch.source_vocab,
+        "target": arch.target_vocab,
+        "positions": schemes.to_text(arch.positions),
         "languages": list(trace.languages),
-        "one_table": c.tie in ("source-target", "all"),
-        "config": dataclasses.asdict(c),
+        "one_table": arch.tie in ("source-target", "all"),
+        "config": dataclasses.asdict(arch) | {"positions": schemes.to_dict(arch.positions)},
     }
 
 
@@ -140,7 +142,7 @@ def _output(output: Output) -> dict[str, Any]:
 
 def _picture(trace: Trace) -> dict[str, Any]:
     picture = trace.picture
-    columns = (_round(picture.places_P2), picture.names, picture.sides, picture.own)
+    columns = (_round(picture.points_P2), picture.names, picture.sides, picture.own)
     return {
         "share": _round(picture.share_2),
         "points": [
@@ -161,7 +163,7 @@ def _positions(trace: Trace, encode: Encode) -> dict[str, Any]:
             "decoder": _gaps(p.decoder_NM),
         }
     return {
-        "scheme": trace.config.positions,
+        "scheme": schemes.name(trace.arch.positions),
         "added": kept(p.added_PD),
         "decoder_added": kept(p.decoder_added_PD),
         "rotary": kept(p.cosines_PC),
@@ -170,7 +172,7 @@ def _positions(trace: Trace, encode: Encode) -> dict[str, Any]:
 
 
 def _gaps(x_NM: np.ndarray) -> list[list[float | None]]:
-    """JSON has no nan."""
+    """Nested lists with None for nan, which JSON has not."""
     return [[None if np.isnan(x) else x for x in row] for row in _round(x_NM)]
 
 

@@ -1,4 +1,4 @@
-"""What happened to one sentence on its way through a model, as data."""
+"""Every step of one sentence through a model, as data."""
 
 import dataclasses
 from typing import Any
@@ -8,20 +8,17 @@ import jax
 import numpy as np
 
 from tfm import transformer
-from tfm.data.tokenizer import Tokenizer
-from tfm.inspect import alignment, space
-from tfm.inspect import positions as places
-from tfm.inspect.activations import Record, batch, record
-from tfm.inspect.beam import Beam, watch
-from tfm.inspect.stack import Attention
+from tfm.data.tokenizer import BOS, Tokenizer
+from tfm.inspect import alignment, beam, positions, space
+from tfm.inspect.activations import Activations, Attention, activations, batch
 from tfm.inspect.tree import SearchTree, grow
 from tfm.translator import Translator
 from tfm.word2vec.vectors import units
 
 _NEIGHBOURS = 8  # of each piece
-_DRAWN = 4  # of them in the picture
+_DRAWN = 4  # of those, in the picture
 _CANDIDATES = 10  # of each step
-_PLACES = 64  # in the picture of positions
+_POSITIONS = 64  # in the picture of them
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options for what runs once: half the time of compilation."""
@@ -38,7 +35,7 @@ class Side:
     Attributes:
       ids_T: of the pieces.
       embedded_TD: their rows of the embedding table.
-      near_TC, cosines_TC: the C nearest pieces of each, and how near.
+      near_TC, cosines_TC: the C nearest pieces of each, and their cosines.
       text: as people read it. pieces: its pieces. near: the names of ``near_TC``.
     """
 
@@ -53,11 +50,11 @@ class Side:
 
 @flax.struct.dataclass
 class Output:
-    """What the model expected at each of T steps.
+    """The model's distribution over the next piece at each of T steps.
 
     Attributes:
       ids_TC, log_probs_TC: the C likeliest pieces, best first, with natural-log probabilities.
-      log_probs_T: of the piece that does stand there.
+      log_probs_T: of the piece that is written there.
       entropy_T: of the whole distribution, in bits.
       names: of ``ids_TC``.
     """
@@ -75,31 +72,30 @@ class Trace:
 
     Attributes:
       source, target: the two sentences. The decoder reads bos and ``target`` without eos.
-      positions: how the model tells places apart.
-      picture: pieces of both languages and neighbours of theirs, in the plane.
-      run: attention, residual stream and scores; B = 1.
-      aligned_by_TS, aligned_A2: the cross-attention that follows words best, and the pairs (source
-        piece, target piece) that it implies.
+      positions: how the model tells positions apart.
+      picture: pieces of both languages and their neighbours, in the plane.
+      run: attention, residual stream and logits; B = 1.
+      aligned_by_TS, aligned_A2: the cross-attention that words are aligned by, and the pairs
+        (source piece, target piece) that it implies.
       output: the distribution at each step.
       beam, tree: how search found the translation.
       reference, reference_output: another translation, and what the model thinks of it.
-      config: of the model. languages: codes of source and target. parameters: how many numbers
-        the model has learned.
+      arch: of the model. languages: codes of source and target. parameters: how many it has.
     """
 
     source: Side
     target: Side
-    positions: places.Places
+    positions: positions.PositionPicture
     picture: space.Picture
-    run: Record
+    run: Activations
     aligned_by_TS: np.ndarray
     aligned_A2: np.ndarray
     output: Output
-    beam: Beam
+    beam: beam.Beam
     tree: SearchTree
     reference: Side | None
     reference_output: Output | None
-    config: transformer.Config = _static()
+    arch: transformer.Architecture = _static()
     languages: tuple[str, str] = _static()
     parameters: int = _static()
 
@@ -115,18 +111,22 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
     Raises:
       ValueError: a text that is empty, or longer than the model takes.
     """
-    c, data = model.config.model, model.config.data
+    arch = model.arch
     source_ids = _encode(model, sentence, "sentence")
     others = []
     if reference is not None:
         others = [_encode(model, reference, "reference")]
 
-    settings = dataclasses.replace(model.config.decode, **decode)
-    beam = watch(model.params, c, settings, source_ids, compiler_options=QUICK)
-    best = beam.finished.tokens[0, : beam.finished.lengths[0]].tolist()
+    if decode.get("strategy", "beam") != "beam":
+        raise ValueError(f"inspect: shows beam search, not strategy {decode['strategy']!r}")
+    settings = dataclasses.replace(model.experiment.decode, **decode | {"strategy": "beam"})
+    searched = beam.record(
+        model.params, arch, settings, source_ids, BOS, model.execution, compiler_options=QUICK
+    )
+    best = searched.finished.tokens[0, : searched.finished.lengths[0]].tolist()
     targets = [best, *others]
     rows = batch([source_ids] * len(targets), targets, len(targets))
-    run = jax.tree.map(np.asarray, _record(model.params, c, rows))
+    run = jax.tree.map(np.asarray, _activations(model.params, arch, rows, model.execution))
 
     source = _side(model, "source", sentence, source_ids)
     target = _side(model, "target", model.target.decode(best), best)
@@ -135,60 +135,60 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
         for ids, logits_TV in zip(targets, run.logits_BTV, strict=True)
     ]
     own = _first(run, len(source_ids), len(best))
-    aligned_by_TS = alignment.telling(own.cross.weights_BLNTS)[0]
+    aligned_by_TS = alignment.alignment_weights(own.cross.weights_BLNTS)[0]
     aligned = alignment.pairs(aligned_by_TS)
     return Trace(
         source=source,
         target=target,
-        positions=places.draw(model.params, c, own, _PLACES),
+        positions=positions.draw(model.params, arch, own, _POSITIONS),
         picture=_picture(model, source, target),
         run=own,
         aligned_by_TS=aligned_by_TS,
         aligned_A2=np.array(aligned, np.int32).reshape(-1, 2),
         output=outputs[0],
-        beam=beam,
-        tree=grow(beam, model.target),
+        beam=searched,
+        tree=grow(searched, model.target),
         reference=_side(model, "target", reference, others[0]) if others else None,
         reference_output=outputs[1] if others else None,
-        config=c,
-        languages=(data.source, data.target),
+        arch=arch,
+        languages=(model.experiment.data.source, model.experiment.data.target),
         parameters=sum(x.size for x in jax.tree.leaves(model.params)),
     )
 
 
-_record = jax.jit(record, static_argnames="c", compiler_options=QUICK)
+_activations = jax.jit(activations, static_argnames=("arch", "execution"), compiler_options=QUICK)
 
 
 def _encode(model: Translator, text: str, what: str) -> list[int]:
     """Ids of the sentence or the reference."""
     side = "source" if what == "sentence" else "target"
     tokenizer, length = getattr(model, side), f"{side}_length"
-    limit = getattr(model.config.data, length)
+    limit = getattr(model.experiment.data, length)
     ids = tokenizer.encode(text)
     if len(ids) == 1:
         raise ValueError(f"inspect: the {what} is empty")
     if len(ids) > limit:
         raise ValueError(
-            f"inspect: the {what} has {len(ids)} pieces, the model takes {limit}: make it shorter, "
+            f"inspect: the {what} has {len(ids)} tokens, the model takes {limit}: make it shorter, "
             f"or load the model with a longer {length}"
         )
     return ids
 
 
-def _first(run: Record, source_pieces: int, target_pieces: int) -> Record:
+def _first(run: Activations, source_pieces: int, target_pieces: int) -> Activations:
     """The first pair of a batch, without its padding."""
     S, T = slice(source_pieces), slice(target_pieces)
 
-    def cut(a: Attention, queries: slice, keys: slice) -> Attention:
+    def crop(a: Attention, queries: slice, keys: slice) -> Attention:
         matrices = (a.products_BLNTS, a.added_BLNTS, a.scores_BLNTS, a.weights_BLNTS)
         return Attention(
             *(x[:1, :, :, queries, keys] for x in matrices), a.mask_BTS[:1, queries, keys]
         )
 
-    return Record(
-        encoder=cut(run.encoder, S, S),
-        decoder=cut(run.decoder, T, T),
-        cross=cut(run.cross, T, S),
+    return Activations(
+        encoder=crop(run.encoder, S, S),
+        decoder=crop(run.decoder, T, T),
+        cross=crop(run.cross, T, S),
         one_matrix_BLNSS=run.one_matrix_BLNSS[:1, :, :, S, S],
         two_matrices_BLNSS=run.two_matrices_BLNSS[:1, :, :, S, S],
         encoder_norms_BPS=run.encoder_norms_BPS[:1, :, S],
@@ -200,12 +200,12 @@ def _first(run: Record, source_pieces: int, target_pieces: int) -> Record:
 def _table(model: Translator, side: str) -> tuple[str, np.ndarray, Tokenizer]:
     """A side's embedding table, its name, and the tokenizer that names its rows."""
     i, tokenizer = (0, model.source) if side == "source" else (1, model.target)
-    name = transformer.table_names(model.config.model)[i]
+    name = transformer.table_names(model.arch)[i]
     return name, np.asarray(model.params["tables"][name], np.float32), tokenizer
 
 
 def _names(tokenizer: Tokenizer, ids_TC: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(tokenizer.processor.id_to_piece(row.tolist())) for row in ids_TC)
+    return tuple(tuple(tokenizer.id_to_piece(row.tolist())) for row in ids_TC)
 
 
 def _side(model: Translator, side: str, text: str, ids: list[int]) -> Side:
@@ -217,7 +217,7 @@ def _side(model: Translator, side: str, text: str, ids: list[int]) -> Side:
         near_TC=near_TC.astype(np.int32),
         cosines_TC=cosines_TC,
         text=text,
-        pieces=tuple(tokenizer.processor.id_to_piece(ids)),
+        pieces=tuple(tokenizer.id_to_piece(ids)),
         near=_names(tokenizer, near_TC),
     )
 
@@ -246,8 +246,8 @@ def _picture(model: Translator, source: Side, target: Side) -> space.Picture:
         ids = sentence.ids_T if own else sentence.near_TC[:, :_DRAWN].ravel()
         for i in ids.tolist():
             if (name, i) not in points:
-                points[name, i] = (tokenizer.processor.id_to_piece(i), side, own)
+                points[name, i] = (tokenizer.id_to_piece([i])[0], side, own)
                 rows.append(table_VD[i])
-    places_P2, share_2 = space.principal_axes(units(np.stack(rows)))
-    names, sides, own = zip(*points.values(), strict=True)
-    return space.Picture(places_P2, share_2, names, sides, own)
+    points_P2, share_2 = space.principal_axes(units(np.stack(rows)))
+    names, sides, in_sentence = zip(*points.values(), strict=True)
+    return space.Picture(points_P2, share_2, names, sides, in_sentence)

@@ -1,1 +1,1 @@
-"""At the edge: pieces of tfm inside other frameworks' models, and other people's formats."""
+"""Adapters: tfm inside models of other frameworks, and file formats of other projects."""

@@ -1,19 +1,19 @@
 """Any piece of tfm inside a Flax model, Linen or NNX.
 
-A piece is what tfm is made of: a declaration (nested dict of ``Param``) and the pure function
-``f(params, *args, **kwargs)`` that uses the weights. Mounted, the piece keeps its weights under the
-one name "weights", as the nested dict it always was, and every weight carries its logical axes.
-Whatever the module is called with goes to the function unchanged. A dropout key is an argument too:
-no hidden random state is read::
+A piece is a declaration (nested dict of ``Param``) and a pure function ``f(params, *args,
+**kwargs)`` that uses the declared weights. The Flax module keeps the weights as the same nested
+dict, under the single name "weights", and annotates each with its logical axes. It passes its call
+arguments to the function unchanged. A dropout key is an ordinary argument; the module never draws
+one from Flax's random streams::
 
     declaration = attention.attention_params(64, 4, 4, 16, bias=True)
 
-    def look(params, x_BTD, *, key=None):
+    def self_attention(params, x_BTD, *, key=None):
         kv = attention.keys_values(params, x_BTD)
         return attention.multi_head(params, x_BTD, kv, dropout_rate=0.1, key=key)
 
-    to_linen(declaration, look)(x_BTD, key=self.make_rng("dropout"))  # inside @nn.compact
-    self.attention = to_nnx(declaration, look, rngs=rngs)             # inside __init__ of a Module
+    to_linen(declaration, self_attention)(x_BTD, key=self.make_rng("dropout"))  # in @nn.compact
+    self.attention = to_nnx(declaration, self_attention, rngs=rngs)  # in __init__ of a Module
     self.attention(x_BTD, key=rngs.dropout())
 """
 
@@ -31,7 +31,7 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # (path, shape) of every weigh
 
 
 class LinenPiece(linen.Module):
-    """A declaration and its function as a Linen module; ``to_linen`` makes it."""
+    """A declaration and its function as a Linen module; made by ``to_linen``."""
 
     declarations: FrozenDict  # {"weights": the declaration}; frozen, as Linen hashes its modules
     function: Callable[..., Any]
@@ -49,10 +49,10 @@ class LinenPiece(linen.Module):
 
 
 class NNXPiece(nnx.Module):
-    """A declaration and its function as an NNX module; ``to_nnx`` makes it.
+    """A declaration and its function as an NNX module; made by ``to_nnx``.
 
     Attributes:
-      weights: the nested dict, with an ``nnx.Param`` for every leaf.
+      weights: the declared nested dict with an ``nnx.Param`` at every leaf.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class NNXPiece(nnx.Module):
         self.weights = nnx.data(jax.tree.map(_variable, declaration, arrays, is_leaf=is_param))
 
     def arrays(self) -> Tree:
-        """The weights as a plain nested dict of arrays, as the rest of tfm takes them."""
+        """The weights as a plain nested dict of arrays, which the rest of tfm takes."""
 
         def is_variable(x: Any) -> bool:
             return isinstance(x, nnx.Variable)
@@ -89,13 +89,13 @@ def to_linen(
 ) -> linen.Module:
     """A Linen module that holds the declared weights and calls the function with them.
 
-    The weights start as ``params.init(key, declaration, dtype)``, where ``key`` is the one Linen
-    derives for the module from the "params" key and the module's path. They are
-    ``linen.LogicallyPartitioned``, so ``linen.get_partition_spec`` gives their logical axes and
-    ``linen.logical_to_mesh_sharding`` their place on a mesh.
+    The weights are initialised by ``params.init(key, declaration, dtype)``; Linen derives the key
+    from the "params" key and the module's path. They are boxed as ``linen.LogicallyPartitioned``:
+    ``linen.get_partition_spec`` returns their logical axes, ``linen.logical_to_mesh_sharding``
+    their shardings.
 
-    Out: ``linen.unbox(variables["params"])[name]["weights"]`` is the plain nested dict. In: that
-    dict in the same place of what is given to ``apply``.
+    To read them as a plain nested dict: ``linen.unbox(variables["params"])[name]["weights"]``. To
+    set them, put such a dict at the same path of the variables given to ``apply``.
 
     Args:
       declaration: nested dict of ``Param``, or a single one.
@@ -104,8 +104,8 @@ def to_linen(
       dtype: of the weights.
 
     Raises:
-      ValueError: a leaf of the declaration is no ``Param``, the function cannot be called, or, at
-        the call, weights of other paths or shapes than declared.
+      ValueError: a leaf of the declaration is not a ``Param``, or the function is not callable; at
+        the call, the weights' paths or shapes differ from the declared ones.
     """
     _check_piece("to_linen", declaration, function)
     return LinenPiece(freeze({"weights": declaration}), function, dtype, name=name)
@@ -120,23 +120,25 @@ def to_nnx(
 ) -> NNXPiece:
     """An NNX module that holds the declared weights and calls the function with them.
 
-    The weights start as ``params.init(rngs.params(), declaration, dtype)``: one key is drawn from
-    the stream, whatever the number of weights. Each is an ``nnx.Param`` whose metadata holds the
-    logical axes (``out_sharding``), so ``nnx.get_partition_spec`` gives them, through
-    ``flax.core.spmd.logical_axis_rules`` where such rules are set. Under ``jax.set_mesh``
-    the weights are placed by them at once; without a mesh they stay on the default device.
+    The weights are initialised by ``params.init(rngs.params(), declaration, dtype)``, which draws
+    one key from the stream however many weights there are. Each is an ``nnx.Param`` whose metadata
+    holds the logical axes (``out_sharding``): ``nnx.get_partition_spec`` returns them, mapped by
+    ``flax.core.spmd.logical_axis_rules`` where such rules are set. Under ``jax.set_mesh`` the
+    weights are sharded by them at once; without a mesh they stay on the default device.
 
-    Out: ``piece.arrays()`` is the plain nested dict. In: ``nnx.update(piece.weights, arrays)``.
+    To read them as a plain nested dict: ``piece.arrays()``. To set them:
+    ``nnx.update(piece.weights, arrays)``.
 
     Args:
       declaration: nested dict of ``Param``, or a single one.
       function: ``f(params, *args, **kwargs)``, pure.
-      rngs: its "params" stream, or the default one.
+      rngs: random streams; the key is drawn from "params", or else from the default one.
       dtype: of the weights.
 
     Raises:
-      ValueError: a leaf of the declaration is no ``Param``, the function cannot be called, or, at
-        the call, weights of other paths or shapes than declared.
+      ValueError: a leaf of the declaration is not a ``Param``, the function is not callable, or
+        ``rngs`` is not an ``nnx.Rngs``; at the call, the weights' paths or shapes differ from the
+        declared ones.
     """
     _check_piece("to_nnx", declaration, function)
     if not isinstance(rngs, nnx.Rngs):
@@ -145,7 +147,7 @@ def to_nnx(
 
 
 def _boxed(key: jax.Array, declaration: Tree, dtype: Any) -> Tree:
-    """Drawn weights, each in the box that tells Linen its logical axes."""
+    """Initialised weights, each boxed with its logical axes."""
     return jax.tree.map(
         lambda p, w: linen.LogicallyPartitioned(w, p.axes),
         declaration,
@@ -155,9 +157,10 @@ def _boxed(key: jax.Array, declaration: Tree, dtype: Any) -> Tree:
 
 
 def _variable(p: Param, array: jax.Array) -> nnx.Param:
-    """A weight that carries its axes. NNX would demand a mesh to place it on, were it eager."""
-    placed = nnx.using_eager_sharding() and not jax.sharding.get_abstract_mesh().empty
-    return nnx.Param(array, out_sharding=p.axes, eager_sharding=placed)
+    """A weight annotated with its axes."""
+    # With eager sharding NNX requires a mesh, so it is on only where there is one.
+    eager = nnx.using_eager_sharding() and not jax.sharding.get_abstract_mesh().empty
+    return nnx.Param(array, out_sharding=p.axes, eager_sharding=eager)
 
 
 def _check_piece(where: str, declaration: Tree, function: Callable[..., Any]) -> None:
@@ -175,7 +178,7 @@ def _check_piece(where: str, declaration: Tree, function: Callable[..., Any]) ->
 
 
 def _check_weights(where: str, shapes: Shapes, weights: Tree) -> None:
-    """Flax by itself lets weights of other shapes or names pass in places."""
+    """Raises where paths or shapes differ: Flax itself does not always check them."""
     declared, given = dict(shapes), dict(_shapes(weights))
     for path in sorted(declared.keys() | given.keys()):
         if declared.get(path) != given.get(path):
@@ -190,6 +193,6 @@ def _shapes(tree: Tree) -> Shapes:
 
 
 def _leaves(tree: Tree) -> list[tuple[str, Any]]:
-    """The leaves of a nested dict with their paths ("q/w"); whatever is no dict is a leaf."""
+    """The leaves of a nested dict with their paths ("q/w"); anything but a dict is a leaf."""
     leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: not isinstance(x, Mapping))
     return [("/".join(str(k.key) for k in path), leaf) for path, leaf in leaves]

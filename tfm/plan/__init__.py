@@ -1,7 +1,7 @@
-"""What a training run will need on hardware one does not have: the real step, compiled for it.
+"""What a training run needs on hardware that is not here: the real update, compiled for it.
 
-The compiler for the chip says how much memory a step takes, what it moves and what the chips send
-each other; the vendor's figures turn that into time. Nothing is run.
+The compiler for the chip reports how much memory an update takes, which bytes it moves and which
+collectives it runs; the vendor's figures turn these into a time. Nothing is executed.
 """
 
 from tfm.plan.planning import Plan, plan

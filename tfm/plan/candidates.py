@@ -1,156 +1,172 @@
-"""What to change when a configuration does not fit: other settings, the cheapest first.
+"""Other settings to try where a configuration does not fit, the fastest first.
 
-Three things trade time for memory and leave the result alone: recomputing activations
-(``model.remat``), more micro-batches (``train.accumulate``), and sharing weights and optimizer
-state among chips (``mesh``).
+Three settings trade time for memory and leave the result unchanged: recomputing activations in the
+backward pass (``execution.remat``), splitting an update into more micro-batches
+(``train.accumulate``), and sharding weights and optimizer state over more chips (``mesh``).
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 from tfm import config, params, sharding, transformer
 from tfm.plan.topology import Chip, Topology
 
-RECOMPUTED = {"none": 0.0, "dots": 0.0, "full": 1 / 3}
-"""Products that a remat policy adds to a step's: all of the forward pass are a third of it."""
+Remat = Literal["none", "dots", "full"]
 
-_ORDINARY = Chip("", 0, bandwidth=1e12, peak=2e14, ring=1e11)  # where figures are not known
+RECOMPUTED: dict[Remat, float] = {"none": 0.0, "dots": 0.0, "full": 1 / 3}
+"""FLOPs that a remat policy adds to an update's: "full" repeats the forward pass, a third of it."""
+
+_TYPICAL = Chip("", 0, bandwidth=1e12, peak_flops=2e14, ring_bandwidth=1e11)
+"""Stands in for a chip whose figures are unknown, to order the candidates."""
 
 
-def candidates(c: config.Config, topology: Topology, model_flops: float) -> list[config.Config]:
-    """Settings that the sizes allow, by their expected time; the one given is left out."""
-    chips = len(topology.devices)
+def candidates(
+    experiment: config.Config, topology: Topology, model_flops: float
+) -> list[config.Config]:
+    """The settings that the sizes allow, by expected time; without the experiment's own.
+
+    Args:
+      model_flops: of an update, on all chips together.
+    """
     found = []
-    for mesh in _meshes(c, topology):
-        batch_parts = mesh.data * mesh.fsdp
-        for accumulate in _powers(c.data.rows // batch_parts, c.train.accumulate):
-            if c.data.rows % (batch_parts * accumulate):
-                continue
-            found += [_with(c, mesh, remat, accumulate) for remat in RECOMPUTED]
-    known = topology.chip if topology.chip.peak else _ORDINARY
-    mine = dataclasses.replace(c, mesh=sharding.resolve(c.mesh, chips))
+    for mesh in _meshes(experiment, topology):
+        batch_shards = mesh.data * mesh.fsdp
+        for accumulate in _doublings(
+            experiment.train.accumulate, experiment.data.rows // batch_shards
+        ):
+            if experiment.data.rows % (batch_shards * accumulate) == 0:
+                found += [_with(experiment, mesh, remat, accumulate) for remat in RECOMPUTED]
+    chip = topology.chip if topology.chip.peak_flops else _TYPICAL
+    resolved = sharding.resolve(experiment.mesh, len(topology.devices))
+    own = dataclasses.replace(experiment, mesh=resolved)
     return sorted(
-        (other for other in found if other != mine),
-        key=lambda other: expected_seconds(other, known, model_flops),
+        (other for other in found if other != own),
+        key=lambda other: expected_seconds(other, chip, model_flops),
     )
 
 
-def least_bytes(c: config.Config, chips: int) -> tuple[float, float]:
-    """Bytes that a chip holds at about the least: (state and gradients, activations kept)."""
-    mesh, model = sharding.resolve(c.mesh, chips), c.model
-    moments = {"adam": 2, "adamw": 2, "lion": 1, "adafactor": 0}[c.optimizer.name]
-    own = params.count(transformer.declare(model)) / (mesh.fsdp * mesh.tensor)
-    kept = _tokens(c, mesh) * _kept(model, c.data.target_length) / (mesh.tensor * mesh.sequence)
-    return 4 * own * (2 + moments + bool(c.train.ema)), kept / c.train.accumulate
+def least_bytes(experiment: config.Config, chips: int) -> tuple[float, float]:
+    """About the least memory that a chip needs: (state and gradients, saved activations)."""
+    mesh, arch = sharding.resolve(experiment.mesh, chips), experiment.model
+    moments = {"adam": 2, "adamw": 2, "lion": 1, "adafactor": 0}[experiment.optimizer.name]
+    sharded = params.count(transformer.declare(arch)) / (mesh.fsdp * mesh.tensor)
+    copies = 2 + moments + bool(experiment.train.ema)  # weights and gradients are two of them
+    saved = _layer_tokens(experiment, mesh) * _saved_bytes(experiment)
+    saved /= mesh.tensor * mesh.sequence
+    return 4 * sharded * copies, saved / experiment.train.accumulate
 
 
-def needs_more(a: config.Config, b: config.Config) -> bool:
-    """Whether ``a`` certainly takes no less memory than ``b``, on the same mesh."""
+def needs_no_less(a: config.Config, b: config.Config) -> bool:
+    """Whether ``a`` certainly takes as much memory as ``b`` or more: same mesh, less saved."""
     order = list(RECOMPUTED)
     return (
         a.mesh == b.mesh
-        and order.index(a.model.remat) <= order.index(b.model.remat)
+        and order.index(a.execution.remat) <= order.index(b.execution.remat)
         and a.train.accumulate <= b.train.accumulate
     )
 
 
-def expected_seconds(c: config.Config, chip: Chip, model_flops: float) -> float:
-    """A rough step time, good enough to say what to try first.
+def expected_seconds(experiment: config.Config, chip: Chip, model_flops: float) -> float:
+    """A rough time of an update, good enough to order the candidates.
 
-    Products at the peak rate; activations kept in memory and fetched again; for every micro-batch,
-    gradients added up in memory, and weights that chips share made whole twice; gradients summed
-    over the copies of the weights, once where there is nothing but copies; four sums of
-    activations a layer where heads are shared.
+    It adds up: matrix products at the peak rate; activations written and read again; per
+    micro-batch, the accumulation of gradients and three exchanges of what ``fsdp`` shards (the
+    weights gathered forward and backward, the gradients reduced; Rajbhandari 2020); the all-reduce
+    of gradients over ``data``, once per update where that is the mesh's only axis, else per
+    micro-batch; four all-reduces of activations per layer over ``tensor``.
     """
-    mesh, model = c.mesh, c.model
-    weights = params.count(transformer.declare(model))
-    own = weights / (mesh.fsdp * mesh.tensor)
-    compute = model_flops * (1 + RECOMPUTED[model.remat]) / math.prod(dataclasses.astuple(mesh))
-    gradients = 2 * 4 * own * (1 - 1 / mesh.data)  # float32, all-reduced
+    mesh, arch = experiment.mesh, experiment.model
+    weights = params.count(transformer.declare(arch))
+    sharded = weights / (mesh.fsdp * mesh.tensor)
+    recomputed = RECOMPUTED[experiment.execution.remat]
+    compute = model_flops * (1 + recomputed) / math.prod(dataclasses.astuple(mesh))
+    gradients = 2 * 4 * sharded * (1 - 1 / mesh.data)  # float32
     if mesh.fsdp * mesh.tensor * mesh.sequence > 1:
-        gradients *= c.train.accumulate
-    shared = 3 * 2 * weights / mesh.tensor * (1 - 1 / mesh.fsdp)  # bfloat16
-    tokens = _tokens(c, mesh)
-    sums = 4 * 2 * tokens * model.d_model * 2 * (1 - 1 / mesh.tensor)
-    micro = 3 * 4 * own / chip.bandwidth + shared / chip.ring
-    kept = tokens * _kept(model, c.data.target_length) / mesh.tensor
+        gradients *= experiment.train.accumulate
+    gathered = 3 * 2 * weights / mesh.tensor * (1 - 1 / mesh.fsdp)  # bfloat16
+    tokens = _layer_tokens(experiment, mesh)
+    activations = 4 * 2 * tokens * arch.d_model * 2 * (1 - 1 / mesh.tensor)
+    micro_batch = 3 * 4 * sharded / chip.bandwidth + gathered / chip.ring_bandwidth
+    saved = tokens * _saved_bytes(experiment) / mesh.tensor
     return (
-        compute / chip.peak
-        + 2 * kept / chip.bandwidth
-        + c.train.accumulate * micro
-        + (gradients + sums) / chip.ring
+        compute / chip.peak_flops
+        + 2 * saved / chip.bandwidth
+        + experiment.train.accumulate * micro_batch
+        + (gradients + activations) / chip.ring_bandwidth
     )
 
 
-def _tokens(c: config.Config, mesh: sharding.Mesh) -> float:
-    """Tokens of a chip's rows, times layers; a decoder's layer is one and a half."""
-    return (
-        c.data.rows
-        / (mesh.data * mesh.fsdp)
-        * (
-            c.model.encoder_layers * c.data.source_length
-            + 1.5 * c.model.decoder_layers * c.data.target_length
-        )
-    )
+def _layer_tokens(experiment: config.Config, mesh: sharding.Mesh) -> float:
+    """Tokens of one chip's rows times layers; a decoder layer counts as one and a half."""
+    arch, data = experiment.model, experiment.data
+    encoder = arch.encoder_layers * data.source_length
+    decoder = 1.5 * arch.decoder_layers * data.target_length
+    return data.rows / (mesh.data * mesh.fsdp) * (encoder + decoder)
 
 
-def _kept(model: transformer.Config, length: int) -> float:
-    """Bytes that a layer keeps of a token for the backward pass (Korthikanti 2022, eq. 1, table 2).
+def _saved_bytes(experiment: config.Config) -> float:
+    """Bytes per token that a layer saves for the backward pass (Korthikanti 2022, eq. 1, table 2).
 
     Without recomputation 34 D + 5 N T, of which the products' results are 2 (5 D + F).
     """
-    if model.remat == "full":
-        return 2 * model.d_model
-    if model.remat == "dots":
-        return 2 * (5 * model.d_model + model.d_ff)
-    return 34 * model.d_model + 5 * model.heads * length
+    arch, remat = experiment.model, experiment.execution.remat
+    if remat == "full":
+        return 2 * arch.d_model
+    if remat == "dots":
+        return 2 * (5 * arch.d_model + arch.d_ff)
+    return 34 * arch.d_model + 5 * arch.heads * experiment.data.target_length
 
 
-def changes(c: config.Config, new: config.Config) -> str:
-    """The flags that turn one config into the other."""
-    flags = [f"--{name} {value}" for name, _, value in config.differences(c, new)]
-    return " ".join(flags) or "as it is"
+def flags(experiment: config.Config, other: config.Config) -> str:
+    """The command-line flags that turn one config into the other."""
+    found = [f"--{name} {value}" for name, _, value in config.differences(experiment, other)]
+    return " ".join(found) or "as it is"
 
 
-def _meshes(c: config.Config, topology: Topology) -> Iterator[sharding.Mesh]:
-    """The mesh asked for, weights shared among all chips, and heads shared among some of them.
+def _meshes(experiment: config.Config, topology: Topology) -> Iterator[sharding.Mesh]:
+    """The experiment's mesh, ``fsdp`` over all chips, and with ``tensor`` over 2, 4 or 8 of them.
 
-    A TPU's memory holds rows of 128 numbers. Narrower parts of a weight the compiler does not
-    collect or sum up as parts, but whole: then there are several copies of the weights (``data``),
-    for the half of the parts too, as not every number of parts can be laid on a torus.
+    A TPU stores arrays in rows of 128 numbers. The compiler neither gathers nor reduces narrower
+    shards of a weight as shards, but replicates the weight. So ``fsdp`` goes no further, and
+    ``data`` takes the rest of the chips; half as many shards are tried too, since not every mesh
+    fits a torus.
     """
-    chips, width = len(topology.devices), 128 if topology.platform == "tpu" else 1
-    asked = sharding.resolve(c.mesh, chips)
-    seen = [asked]
-    yield asked
+    chips, lanes = len(topology.devices), 128 if topology.platform == "tpu" else 1
+    own = sharding.resolve(experiment.mesh, chips)
+    seen = [own]
+    yield own
     for tensor in (1, 2, 4, 8):
-        if chips % tensor or not _divides(c.model, tensor):
+        if chips % tensor or not _divides(experiment.model, tensor):
             continue
-        most = math.gcd(chips // tensor, c.model.d_model // width)
-        for parts in (most, most // 2 or 1) if most < chips // tensor else (most,):
-            mesh = sharding.Mesh(chips // tensor // parts, parts, tensor, 1)
+        most = math.gcd(chips // tensor, experiment.model.d_model // lanes)
+        for shards in (most, most // 2 or 1) if most < chips // tensor else (most,):
+            mesh = sharding.Mesh(chips // tensor // shards, shards, tensor, 1)
             if mesh not in seen:
                 seen.append(mesh)
                 yield mesh
 
 
-def _divides(model: transformer.Config, tensor: int) -> bool:
+def _divides(arch: transformer.Architecture, tensor: int) -> bool:
+    """Whether every size that ``tensor`` shards is a multiple of it."""
     sizes = (
-        model.heads, model.kv_heads or model.heads, model.d_ff, model.source_vocab,
-        model.target_vocab,
+        arch.heads, arch.kv_heads or arch.heads, arch.d_ff, arch.source_vocab, arch.target_vocab,
     )  # fmt: skip
     return all(size % tensor == 0 for size in sizes)
 
 
-def _powers(most: int, least: int) -> list[int]:
-    return [least * 2**i for i in range(10) if least * 2**i <= most]
+def _doublings(start: int, limit: int) -> list[int]:
+    """``start``, twice that and so on, up to ``limit`` and ten numbers at most."""
+    return [start * 2**i for i in range(10) if start * 2**i <= limit]
 
 
-def _with(c: config.Config, mesh: sharding.Mesh, remat: str, accumulate: int) -> config.Config:
+def _with(
+    experiment: config.Config, mesh: sharding.Mesh, remat: Remat, accumulate: int
+) -> config.Config:
     return dataclasses.replace(
-        c,
+        experiment,
         mesh=mesh,
-        model=dataclasses.replace(c.model, remat=remat),
-        train=dataclasses.replace(c.train, accumulate=accumulate),
+        execution=dataclasses.replace(experiment.execution, remat=remat),
+        train=dataclasses.replace(experiment.train, accumulate=accumulate),
     )

@@ -1,4 +1,4 @@
-"""One configuration's update, compiled for a topology, and what the compiler says of it."""
+"""One experiment's update, compiled for a topology, and what the compiler reports of it."""
 
 import dataclasses
 import math
@@ -10,22 +10,24 @@ from typing import Any
 import jax
 
 from tfm import config, sharding, transformer
-from tfm.plan import hlo, products, roofline, traffic
-from tfm.plan.topology import Topology
+from tfm.plan import flops, hlo, roofline, traffic
+from tfm.plan.topology import GIB, Topology
 from tfm.training import optimizer, step
+
+_DEFAULT_LENGTH = 256  # tokens per row where neither the config nor the data says
 
 
 class TooLarge(Exception):
-    """A configuration does not fit a chip's memory; the message says what the compiler said."""
+    """A configuration does not fit a chip's memory; the message is the compiler's reason."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one chip.
+    """Bytes on one chip.
 
     Attributes:
-      parameters, optimizer, average: the state of a run, at rest.
-      temporary: what the compiler adds during a step: activations, gradients, weights made whole.
+      parameters, optimizer, average: the training state between updates.
+      temporary: what the compiler adds during an update: activations, gradients, gathered weights.
       total: what the chip has to set aside: the state, the batch, results that are not written in
         place of them, temporaries with the padding of tiles and the gaps between them, the program.
         The compiler's ``peak_memory_in_bytes`` is what of it is in use at the fullest moment, about
@@ -41,156 +43,194 @@ class Memory:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What is known of an update without running it; amounts are of one chip and one update.
+    """What is known of an update without running it; amounts are per chip and update.
 
     Attributes:
-      c: the configuration, complete. mesh: how the chips are used.
-      work: what the chip does.
-      model_flops: of the products that the model's mathematics asks for: no recomputation.
-      largest_parameter: bytes of the largest part of a parameter that a chip keeps.
-      logits_gathered: exchanges in which scores of the vocabulary travel.
-      seconds: that compiling took.
+      experiment: the config, complete.
+      mesh: its mesh, with every axis as a number.
+      model_flops: of the matrix products that the model itself needs: without recomputation.
+      largest_parameter: bytes of the largest shard of a parameter.
+      logits_exchanged: collectives that carry logits.
+      seconds: the time that compiling took.
     """
 
-    c: config.Config
+    experiment: config.Config
     mesh: sharding.Mesh
     memory: Memory
     work: roofline.Work
     model_flops: float
     collectives: tuple[traffic.Collective, ...]
     largest_parameter: float
-    logits_gathered: tuple[traffic.Collective, ...]
+    logits_exchanged: tuple[traffic.Collective, ...]
     seconds: float
 
     @property
     def chips(self) -> int:
-        """How many the mesh uses."""
+        """How many chips the mesh uses."""
         return math.prod(dataclasses.astuple(self.mesh))
 
 
-def complete(c: config.Config, topology: Topology) -> tuple[config.Config, list[str]]:
-    """Fills in what a config leaves to its data and its device; says what was assumed."""
-    said, model, data = [], c.model, c.data
-    if model.dtype == "auto":
-        model = dataclasses.replace(
-            model, dtype="float32" if topology.platform == "cpu" else "bfloat16"
-        )
-    if 0 in (model.source_vocab, model.target_vocab):
-        sizes = c.tokenizer.source_size, c.tokenizer.target_size
-        sizes = (sizes[0], sizes[0]) if c.tokenizer.joint else sizes
-        model = dataclasses.replace(model, source_vocab=sizes[0], target_vocab=sizes[1])
-        said.append(f"vocabularies of {sizes[0]:,} and {sizes[1]:,} pieces (tokenizer)")
-    for side, other in (("source_length", "target_length"), ("target_length", "source_length")):
-        if not getattr(data, side):
-            length = getattr(data, other) or 256
-            data = dataclasses.replace(data, **{side: length})
-            said.append(f"data.{side} {length}, which the data would set")
-    return dataclasses.replace(c, model=model, data=data), said
+@dataclass(frozen=True)
+class Executable:
+    """A compiled function.
+
+    Attributes:
+      program: its instructions.
+      temporary, total: bytes on one chip, as in ``Memory``.
+      seconds: the time that compiling took.
+    """
+
+    program: hlo.Program
+    temporary: float
+    total: float
+    seconds: float
 
 
-def compile_update(c: config.Config, topology: Topology) -> Compiled:
+def complete(experiment: config.Config, topology: Topology) -> tuple[config.Config, list[str]]:
+    """Fills in what a config leaves to its data and its device; also says what was assumed."""
+    assumed, arch, data = [], experiment.model, experiment.data
+    execution = experiment.execution
+    if execution.dtype == "auto":
+        on_cpu = topology.platform == "cpu"
+        execution = dataclasses.replace(execution, dtype="float32" if on_cpu else "bfloat16")
+    if 0 in (arch.source_vocab, arch.target_vocab):
+        tokenizer = experiment.tokenizer
+        source = tokenizer.source_size
+        target = source if tokenizer.joint else tokenizer.target_size
+        arch = dataclasses.replace(arch, source_vocab=source, target_vocab=target)
+        assumed.append(f"vocabularies of {source:,} and {target:,} pieces (tokenizer)")
+    source = data.source_length or data.target_length or _DEFAULT_LENGTH
+    target = data.target_length or source
+    for side, length in (("source", source), ("target", target)):
+        if not getattr(data, f"{side}_length"):
+            assumed.append(f"data.{side}_length {length}, which the data would set")
+    data = dataclasses.replace(data, source_length=source, target_length=target)
+    resolved = dataclasses.replace(experiment, model=arch, execution=execution, data=data)
+    return resolved, assumed
+
+
+def compile_update(experiment: config.Config, topology: Topology) -> Compiled:
     """Compiles the update of a complete config on its mesh.
 
     Raises:
-      TooLarge: a chip's memory would overflow.
+      TooLarge: it needs more memory than a chip has.
       ValueError: sizes that the mesh does not divide.
     """
-    mesh = sharding.resolve(c.mesh, len(topology.devices))
-    layout = sharding.Layout(sharding.make(c.mesh, topology.devices))
-    chips = layout.mesh.size
-    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    state = step.abstract_state(c, rule, layout)
-    at_rest = [held(tree) for tree in (state.params, state.optimizer, state.average)]
-    if topology.platform != "cpu" and sum(at_rest) > topology.chip.memory > 0:
-        raise TooLarge(f"the state at rest alone takes {sum(at_rest) / 2**30:.1f} GiB of a chip")
-    traced = trace(c, layout)
-    began = time.monotonic()
-    program = compile_traced(traced)
-    seconds = time.monotonic() - began
-    total = held_at_once(program, topology)
-    read = hlo.parse(program.as_text())
-    exchanged = tuple(traffic.collectives(read, chips))
+    device_mesh = sharding.make(experiment.mesh, topology.devices)
+    layout = sharding.Layout(device_mesh)
+    rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    state = step.abstract_state(experiment, rule, layout)
+    parameters, moments, average = map(
+        bytes_per_chip, (state.params, state.optimizer, state.average)
+    )
+    resting = parameters + moments + average
+    if topology.platform != "cpu" and resting > topology.chip.memory > 0:
+        raise TooLarge(f"the state between updates alone takes {resting / GIB:.1f} GiB of a chip")
+    traced = trace(experiment, layout)
+    built = compile_traced(traced, topology)
+    collectives = tuple(traffic.collectives(built.program, device_mesh.size))
     return Compiled(
-        c=c,
-        mesh=mesh,
-        memory=Memory(*at_rest, program.memory_analysis().temp_size_in_bytes, total),
+        experiment=experiment,
+        mesh=sharding.resolve(experiment.mesh, len(topology.devices)),
+        memory=Memory(parameters, moments, average, built.temporary, built.total),
         work=roofline.Work(
-            flops=products.flops(traced.jaxpr.jaxpr) / chips,
-            moved=traffic.memory_bytes(read),
-            cycles=traffic.cycles(read),
-            sent=sum(e.sent for e in exchanged),
+            flops=flops.count(traced.jaxpr.jaxpr) / device_mesh.size,
+            memory_bytes=traffic.memory_bytes(built.program),
+            cycles=traffic.cycles(built.program),
+            sent_bytes=sum(collective.sent_bytes for collective in collectives),
         ),
-        model_flops=model_flops(c) / chips,
-        collectives=exchanged,
-        largest_parameter=max(_part(x) for x in jax.tree.leaves(state.params)),
-        logits_gathered=tuple(e for e in exchanged if holds_logits(e, c, layout)),
-        seconds=seconds,
+        model_flops=model_flops(experiment) / device_mesh.size,
+        collectives=collectives,
+        largest_parameter=max(map(_shard_bytes, jax.tree.leaves(state.params))),
+        logits_exchanged=tuple(
+            collective
+            for collective in collectives
+            if carries_logits(collective, experiment, layout)
+        ),
+        seconds=built.seconds,
     )
 
 
-def trace(c: config.Config, layout: sharding.Layout = sharding.NO_MESH) -> jax.stages.Traced:
-    """The update of a complete config, traced: to be compiled, and to count its products."""
-    rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-    given = step.abstract_state(c, rule, layout), step.abstract_batch(c, layout)
-    return step.jit_update(c, rule, layout).trace(*given)
+def trace(
+    experiment: config.Config, layout: sharding.Layout = sharding.NO_MESH
+) -> jax.stages.Traced:
+    """The traced update of a complete config, for compiling it and for counting its FLOPs."""
+    rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+    state = step.abstract_state(experiment, rule, layout)
+    batch = step.abstract_batch(experiment, layout)
+    return step.jit_update(experiment, rule, layout).trace(state, batch)
 
 
-def model_flops(c: config.Config) -> float:
-    """FLOPs of an update's matrix products on one device that recomputes nothing."""
-    model = dataclasses.replace(c.model, remat="none", implementation="xla")
-    return products.flops(trace(dataclasses.replace(c, model=model)).jaxpr.jaxpr)
+def model_flops(experiment: config.Config) -> float:
+    """FLOPs of an update's matrix products on one device, with nothing recomputed."""
+    plain = dataclasses.replace(experiment.execution, remat="none", implementation="xla")
+    return flops.count(trace(dataclasses.replace(experiment, execution=plain)).jaxpr.jaxpr)
 
 
-def compile_traced(traced: jax.stages.Traced) -> jax.stages.Compiled:
-    """Compiles it; the TPU compiler itself says when a chip's memory would overflow.
+def compile_traced(traced: jax.stages.Traced, topology: Topology) -> Executable:
+    """Compiles a traced function and reads what the compiler made of it.
 
     Raises:
-      TooLarge: it would.
+      TooLarge: it needs more memory than a chip has, by the TPU compiler's own check or by the sum
+        of all that the program takes.
     """
+    start = time.monotonic()
     try:
-        return traced.lower().compile()
+        compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = re.sub(r"^RESOURCE_EXHAUSTED: *", "", str(error)).splitlines()[0]
         raise TooLarge(reason) from error
+    seconds = time.monotonic() - start
+    stats: Any = compiled.memory_analysis()
+    total = total_bytes(stats, topology)
+    program = hlo.parse(compiled.as_text() or "")
+    return Executable(program, stats.temp_size_in_bytes, total, seconds)
 
 
-def held_at_once(program: jax.stages.Compiled, topology: Topology) -> float:
+def total_bytes(stats: Any, topology: Topology) -> float:
     """Bytes of a chip's memory that a program takes while it runs.
 
+    Args:
+      stats: from ``compiled.memory_analysis()``.
+
     Raises:
-      TooLarge: more than there is. Compilers do not look at the whole, not even a TPU's: it lets
-        temporaries through that with their gaps alone are more.
+      TooLarge: more than the chip has. No compiler checks this sum; the TPU's accepts programs
+        whose temporaries exceed the memory by the gaps between them alone.
     """
-    stats = program.memory_analysis()
     total = (
         stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
         + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
     )  # fmt: skip
-    there = topology.chip.memory
-    if total > there > 0:
-        raise TooLarge(f"{total / 2**30:.1f} GiB a device, there are {there / 2**30:.1f}")
+    available = topology.chip.memory
+    if total > available > 0:
+        raise TooLarge(
+            f"needs {total / GIB:.1f} GiB of a chip, which has {available / GIB:.1f} GiB"
+        )
     return total
 
 
-def _part(x: jax.ShapeDtypeStruct) -> float:
-    """Bytes of the part of an array that one chip keeps."""
+def bytes_per_chip(tree: Any) -> float:
+    """Bytes of the shards that one chip keeps of a tree of abstract arrays."""
+    return sum(map(_shard_bytes, jax.tree.leaves(tree)))
+
+
+def _shard_bytes(x: jax.ShapeDtypeStruct) -> float:
     shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
-    return float(jax.ShapeDtypeStruct(shape, x.dtype).size * x.dtype.itemsize)
+    return float(math.prod(shape) * x.dtype.itemsize)
 
 
-def held(tree: Any) -> float:
-    """Bytes of the parts of a tree's arrays that one chip keeps."""
-    return sum(_part(x) for x in jax.tree.leaves(tree))
-
-
-def holds_logits(e: traffic.Collective, c: config.Config, layout: sharding.Layout) -> bool:
-    """Whether an exchange carries an array of the vocabulary's size that is no table [V,D]."""
-    vocab = {c.model.target_vocab, c.model.target_vocab // layout.axis_size("vocab")}
-    width = {c.model.d_model, c.model.d_model // layout.axis_size("embed")}
-    for part in e.parts:
-        rest = [n for n in part.shape if n != 1 and n not in vocab]
-        if len(rest) < len([n for n in part.shape if n != 1]) and rest and not set(rest) <= width:
+def carries_logits(
+    collective: traffic.Collective, experiment: config.Config, layout: sharding.Layout
+) -> bool:
+    """Whether a collective moves an array with a vocabulary dimension that is not a table [V,D]."""
+    arch = experiment.model
+    vocabulary = {arch.target_vocab, arch.target_vocab // layout.axis_size("vocab")}
+    width = {arch.d_model, arch.d_model // layout.axis_size("embed")}
+    for shard in collective.shards:
+        sizes = [n for n in shard.shape if n != 1]
+        others = [n for n in sizes if n not in vocabulary]
+        if len(others) < len(sizes) and others and not set(others) <= width:
             return True
     return False

@@ -1,7 +1,7 @@
-"""A compiled program's text, read: computations, their instructions, and how often each runs.
+"""A parser for the text of a compiled program (HLO) that knows how often each instruction runs.
 
-XLA's own cost analysis counts the body of a loop once. Here a loop's body counts as often as it
-runs. The grammar is that of ``xla/hlo/parser``; only what the sums need is read.
+XLA's own cost analysis counts the body of a loop once; here it counts once per iteration. The
+grammar is that of ``xla/hlo/parser``; only what the sums need is read.
 """
 
 import math
@@ -15,20 +15,28 @@ _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s*(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body)=%([\w.\-]+)")
+_CONDITION = re.compile(r"condition=%([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRUE_AND_FALSE = re.compile(r"(?:true|false)_computation=%([\w.\-]+)")
+_TRIP_COUNT = re.compile(r"known_trip_count[^0-9]*(\d+)")
 
 
 class Array(NamedTuple):
-    """One array of an instruction's result; ``fast``: in the chip's scratch memory."""
+    """One array of an instruction's result.
+
+    Attributes:
+      in_vmem: whether it lives in the TPU's on-chip vector memory instead of the chip's memory.
+    """
 
     dtype: str
     shape: tuple[int, ...]
-    fast: bool
+    in_vmem: bool
 
     @property
     def bytes(self) -> float:
         """Its size, without the padding of tiles."""
-        bits = 8 if self.dtype == "pred" else re.search(r"\d+", self.dtype)
-        bits = bits if isinstance(bits, int) else int(bits[0]) if bits else 0
+        found = re.search(r"\d+", self.dtype)
+        bits = 8 if self.dtype == "pred" else int(found[0]) if found else 0
         return math.prod(self.shape) * bits / 8
 
     def __str__(self) -> str:
@@ -37,25 +45,36 @@ class Array(NamedTuple):
 
 @dataclass(frozen=True)
 class Instruction:
-    """``name = arrays op(operands), rest``."""
+    """``name = arrays op(operands), attributes``.
+
+    Attributes:
+      operands: names of the instructions it reads.
+      arguments: the text between the brackets, which for a constant is its value.
+      attributes: the text after the brackets.
+    """
 
     name: str
     op: str
     arrays: tuple[Array, ...]
     operands: tuple[str, ...]
     arguments: str
-    rest: str
+    attributes: str
 
     @property
-    def called(self) -> str | None:
-        """The computation of a fusion or a call, the body of a loop."""
-        found = _CALLED.search(self.rest)
-        return found and found[1]
+    def called(self) -> str:
+        """The computation of a fusion or a call, the body of a loop; "" if there is none."""
+        return _first(_CALLED, self.attributes)
+
+    @property
+    def branches(self) -> list[str]:
+        """The computations of a conditional."""
+        listed = _first(_BRANCHES, self.attributes)
+        return _NAME.findall(listed) or _TRUE_AND_FALSE.findall(self.attributes)
 
 
 @dataclass(frozen=True)
 class Computation:
-    """Instructions by name, in order; the last to be marked ROOT gives the result."""
+    """Instructions by name, in order; ``root`` names the one that gives the result."""
 
     name: str
     instructions: dict[str, Instruction]
@@ -64,77 +83,84 @@ class Computation:
 
 @dataclass(frozen=True)
 class Program:
-    """Computations by name, and the one that the program starts with."""
+    """Computations by name; ``entry`` names the one that the program starts with."""
 
     computations: dict[str, Computation]
     entry: str
 
-    def runs(self) -> Iterator[tuple[Computation, Instruction, int]]:
-        """Every instruction that a chip executes as such, and how often; fusions are one."""
-        yield from self._runs(self.entry, 1)
+    def executed(self) -> Iterator[tuple[Computation, Instruction, int]]:
+        """Every instruction a chip executes, with its computation and how often it runs.
 
-    def _runs(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
-        computation = self.computations[name]
-        for one in computation.instructions.values():
-            yield computation, one, times
-            if one.op == "while":
-                yield from self._runs(one.called, times * self.trips(one))
-            elif one.op == "call":
-                yield from self._runs(one.called, times)
-            elif one.op == "conditional":
-                for branch in _branches(one.rest):
-                    yield from self._runs(branch, times)
-
-    def trips(self, loop: Instruction) -> int:
-        """How often a loop's body runs: what the compiler notes, or what its counter is held to.
-
-        1 where neither says. JAX's scans count from 0.
+        A fusion is one instruction; those inside it are not listed.
         """
-        noted = re.search(r"known_trip_count[^0-9]*(\d+)", loop.rest)
+        yield from self._executed(self.entry, 1)
+
+    def _executed(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
+        computation = self.computations[name]
+        for instruction in computation.instructions.values():
+            yield computation, instruction, times
+            if instruction.op == "while":
+                yield from self._executed(instruction.called, times * self.trip_count(instruction))
+            elif instruction.op == "call":
+                yield from self._executed(instruction.called, times)
+            elif instruction.op == "conditional":
+                for branch in instruction.branches:
+                    yield from self._executed(branch, times)
+
+    def trip_count(self, loop: Instruction) -> int:
+        """How often the body of a loop runs; 1 where the program does not say.
+
+        It is the compiler's note or, failing that, the constant that the loop's condition compares
+        its counter with: JAX's scans count from 0.
+        """
+        noted = _first(_TRIP_COUNT, loop.attributes)
         if noted:
-            return int(noted[1])
-        condition = self.computations[re.search(r"condition=%([\w.\-]+)", loop.rest)[1]]
+            return int(noted)
+        condition = self.computations[_first(_CONDITION, loop.attributes)]
         bounds = [
-            int(one.arguments)
-            for one in condition.instructions.values()
-            if one.op == "constant" and re.fullmatch(r"-?\d+", one.arguments)
+            int(instruction.arguments)
+            for instruction in condition.instructions.values()
+            if instruction.op == "constant" and re.fullmatch(r"-?\d+", instruction.arguments)
         ]
         return max([1, *bounds])
 
 
 def parse(text: str) -> Program:
-    """Reads ``compiled.as_text()``."""
-    computations, entry = {}, ""
-    name, instructions, root = "", {}, ""
+    """Parses the text that ``compiled.as_text()`` returns."""
+    computations: dict[str, Computation] = {}
+    instructions: dict[str, Instruction] = {}
+    entry = name = root = ""
     for line in text.splitlines():
         if head := _COMPUTATION.match(line):
             name, instructions, root = head[2], {}, ""
             entry = name if head[1] else entry
-        elif line == "}" or line.startswith("}"):
+        elif line.startswith("}"):
             computations[name] = Computation(name, instructions, root)
         elif match := _INSTRUCTION.match(line):
-            one = _instruction(match)
-            instructions[one.name] = one
-            root = one.name if match[1] else root
+            instruction = _instruction(match)
+            instructions[instruction.name] = instruction
+            root = instruction.name if match[1] else root
     return Program(computations, entry)
 
 
 def _instruction(match: re.Match) -> Instruction:
     _, name, kind, op, tail = match.groups()
-    arguments, rest = _close(tail)
-    return Instruction(name, op, arrays(kind), tuple(_NAME.findall(arguments)), arguments, rest)
+    arguments, attributes = _split_at_closing_bracket(tail)
+    operands = tuple(_NAME.findall(arguments))
+    return Instruction(name, op, arrays(kind), operands, arguments, attributes)
 
 
 def arrays(kind: str) -> tuple[Array, ...]:
-    """The arrays of a type, those of a tuple one after the other."""
+    """The arrays of a type; those of a tuple one after the other."""
     return tuple(
+        # The layout names memory space 1 for VMEM.
         Array(dtype, tuple(int(n) for n in shape.split(",") if n), "S(1)" in (layout or ""))
         for dtype, shape, layout in _ARRAY.findall(kind)
     )
 
 
-def _close(tail: str) -> tuple[str, str]:
-    """Splits what follows an opening bracket at the one that closes it."""
+def _split_at_closing_bracket(tail: str) -> tuple[str, str]:
+    """Splits the text after an opening bracket at the bracket that closes it."""
     depth = 1
     for i, letter in enumerate(tail):
         depth += (letter == "(") - (letter == ")")
@@ -143,8 +169,7 @@ def _close(tail: str) -> tuple[str, str]:
     return tail, ""
 
 
-def _branches(rest: str) -> list[str]:
-    listed = re.search(r"branch_computations=\{([^}]*)\}", rest)
-    return _NAME.findall(
-        listed[1] if listed else " ".join(re.findall(r"(?:true|false)_computation=%[\w.\-]+", rest))
-    )
+def _first(pattern: re.Pattern, text: str) -> str:
+    """The first group of the first match; "" if nothing matches."""
+    found = pattern.search(text)
+    return found[1] if found else ""

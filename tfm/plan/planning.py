@@ -1,34 +1,35 @@
-"""A plan: a config compiled for hardware or, where it does not fit, the cheapest that does."""
+"""A plan: a config compiled for hardware and, where it does not fit, the fastest one that does."""
 
 import dataclasses
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tfm import config, sharding, transformer
 from tfm.plan import candidates
 from tfm.plan.compiled import Compiled, TooLarge, compile_update, complete, model_flops
 from tfm.plan.decoding import Decoding, compile_search
-from tfm.plan.topology import Topology, find, larger
+from tfm.plan.topology import GIB, Topology, find, larger_slices
 
 _log = logging.getLogger(__name__)
 
 _LIKELY = 0.6
-"""What fills no more of a chip's memory by ``candidates.least_bytes`` usually fits, as a whole."""
+"""A config whose ``candidates.least_bytes`` fill no more of a chip than this usually fits it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What came out.
+    """What ``plan`` found.
 
     Attributes:
-      topology: the hardware asked for. asked: the configuration, complete.
-      assumed: what was filled in.
+      topology: the hardware asked for.
+      asked: the experiment, complete.
+      assumed: what was filled in to complete it.
       refused: why it does not fit; empty if it does.
       hardware: what ``found`` was compiled for: the topology or, where nothing fits, a larger one.
-      found: the configuration, or the cheapest of the others that fits; None if none tried does.
-      tried: the others that do not fit, as hardware and flags, with the compiler's words.
-      obstacle: where nothing fits the topology, what stands most in the way.
-      decoding: the search for translations; None if it was not asked for or does not fit, and
+      found: the experiment, or the fastest other setting that fits; None if none tried does.
+      tried: the other settings that do not fit, as hardware and flags, with the compiler's reason.
+      obstacle: where nothing fits the topology, what takes most of the memory.
+      decoding: the search for translations; None if it was not asked for, or if it does not fit and
         ``decoding_refused`` says why.
     """
 
@@ -44,34 +45,37 @@ class Plan:
     decoding_refused: str = ""
 
 
-def plan(c: config.Config, hardware: str, *, tries: int = 16, decode_length: int = 64) -> Plan:
-    """Compiles an experiment for hardware by name, as ``topology.find`` takes it.
+def plan(
+    experiment: config.Config, hardware: str, *, tries: int = 16, decode_length: int = 64
+) -> Plan:
+    """Compiles an experiment for hardware given by name, as ``topology.find`` takes it.
 
     Args:
-      tries: other settings to compile at most, where the given ones do not fit; 0 is none.
-      decode_length: pieces of the sentences that are translated; 0 plans no translation.
+      tries: how many other settings to compile at most if the given ones do not fit.
+      decode_length: pieces of the sentences to translate; 0 plans no translation.
 
     Raises:
       ValueError: no such hardware, or sizes that do not go together.
     """
     topology = find(hardware)
-    asked, assumed = complete(c, topology)
-    transformer.check(asked.model)
+    asked, assumed = complete(experiment, topology)
+    transformer.validate(asked.model, asked.execution)
     _log.info(f"compiling the update for {hardware}; this takes seconds to minutes")
-    found, tried, obstacle, fits = None, [], "", topology
-    searched, refused = _resolved(asked, topology)
+    found, obstacle, fitting = None, "", topology
+    start, refused = _with_possible_mesh(asked, topology)
     if not refused:
         try:
             found = compile_update(asked, topology)
         except TooLarge as error:
             refused = str(error)
+    search = _Search(start)
     if found is None:
         _log.info(f"does not fit: {refused}")
-        flops = model_flops(asked)
-        found = _cheapest(searched, topology, flops, tries, tried)
+        search.model_flops = model_flops(asked)
+        found = search.fastest(topology, tries)
         if found is None:
-            obstacle = _obstacle(searched, topology)
-            found, fits = _elsewhere(searched, topology, flops, tries, tried)
+            obstacle = _obstacle(start, topology)
+            found, fitting = search.on_larger_slice(topology, tries)
     decoding, decoding_refused = None, ""
     if decode_length:
         _log.info(f"compiling the search for {hardware}")
@@ -80,13 +84,13 @@ def plan(c: config.Config, hardware: str, *, tries: int = 16, decode_length: int
         except TooLarge as error:
             decoding_refused = str(error)
     return Plan(
-        topology, asked, tuple(assumed), refused, fits, found, tuple(tried), obstacle, decoding,
-        decoding_refused,
+        topology, asked, tuple(assumed), refused, fitting, found, tuple(search.tried), obstacle,
+        decoding, decoding_refused,
     )  # fmt: skip
 
 
-def _resolved(asked: config.Config, topology: Topology) -> tuple[config.Config, str]:
-    """The config to start searching from, and why its own mesh has no place on the topology."""
+def _with_possible_mesh(asked: config.Config, topology: Topology) -> tuple[config.Config, str]:
+    """The config, and why the topology cannot have its mesh; if so, with the default mesh."""
     try:
         sharding.resolve(asked.mesh, len(topology.devices))
         return asked, ""
@@ -94,76 +98,79 @@ def _resolved(asked: config.Config, topology: Topology) -> tuple[config.Config, 
         return dataclasses.replace(asked, mesh=sharding.Mesh()), str(error)
 
 
-def _cheapest(
-    asked: config.Config,
-    topology: Topology,
-    flops: float,
-    tries: int,
-    tried: list[tuple[str, str]],
-    share: float = 1.0,
-) -> Compiled | None:
-    """The first that fits of other settings, by their expected time; adds to what was tried.
+@dataclass
+class _Search:
+    """A search among other settings of an experiment for one that fits.
 
-    Args:
-      flops: of the model. tries: to compile at most.
-      share: of a chip's memory that the least a setting takes may fill.
+    Attributes:
+      model_flops: of an update, on all chips together.
+      tried: the settings that did not fit, as in ``Plan``.
     """
-    failed, before = [], len(tried)
-    for other in candidates.candidates(asked, topology, flops):
-        if len(tried) - before == tries:
-            break
-        least = sum(candidates.least_bytes(other, len(topology.devices)))
-        if least > share * topology.chip.memory or any(
-            candidates.needs_more(other, one) for one in failed
-        ):
-            continue
-        flags = f"{topology.name} {candidates.changes(asked, other)}"
-        _log.info(f"trying {flags}")
-        try:
-            return compile_update(other, topology)
-        except TooLarge as error:
-            failed.append(other)
-            tried.append((flags, str(error)))
-        except ValueError:  # a size that this mesh does not divide, or no mesh of this topology
-            _log.info(f"no such mesh: {flags}")
-    return None
+
+    experiment: config.Config
+    model_flops: float = 0.0
+    tried: list[tuple[str, str]] = field(default_factory=list)
+
+    def fastest(self, topology: Topology, tries: int, share: float = 1.0) -> Compiled | None:
+        """The first setting that fits, by expected time, of ``tries`` compiled at most.
+
+        Args:
+          share: of a chip's memory that ``candidates.least_bytes`` of a setting may fill.
+        """
+        too_large: list[config.Config] = []
+        before = len(self.tried)
+        for other in candidates.candidates(self.experiment, topology, self.model_flops):
+            if len(self.tried) - before == tries:
+                break
+            least = sum(candidates.least_bytes(other, len(topology.devices)))
+            if least > share * topology.chip.memory or any(
+                candidates.needs_no_less(other, failed) for failed in too_large
+            ):
+                continue
+            flags = f"{topology.name} {candidates.flags(self.experiment, other)}"
+            _log.info(f"trying {flags}")
+            try:
+                return compile_update(other, topology)
+            except TooLarge as error:
+                too_large.append(other)
+                self.tried.append((flags, str(error)))
+            except ValueError:  # the mesh does not divide a size, or the topology cannot have it
+                _log.info(f"no such mesh: {flags}")
+        return None
+
+    def on_larger_slice(self, topology: Topology, tries: int) -> tuple[Compiled | None, Topology]:
+        """What fits the smallest larger slice where something is likely to, or the one after."""
+        slices_left = 2 if tries else 0
+        for name in larger_slices(topology):
+            larger = find(name)
+            if (
+                not slices_left
+                or sum(_least(self.experiment, larger)) > _LIKELY * larger.chip.memory
+            ):
+                continue
+            slices_left -= 1
+            found = self.fastest(larger, min(tries, 4), _LIKELY)
+            if found is not None:
+                return found, larger
+        return None, topology
 
 
-def _elsewhere(
-    asked: config.Config,
-    topology: Topology,
-    flops: float,
-    tries: int,
-    tried: list[tuple[str, str]],
-) -> tuple[Compiled | None, Topology]:
-    """What fits the smallest of the larger slices where it is likely to, or the one after."""
-    left = 2 if tries else 0
-    for name in larger(topology):
-        slice_ = find(name)
-        if not left or sum(_least(asked, slice_)) > _LIKELY * slice_.chip.memory:
-            continue
-        left -= 1
-        found = _cheapest(asked, slice_, flops, min(tries, 4), tried, _LIKELY)
-        if found is not None:
-            return found, slice_
-    return None, topology
-
-
-def _least(asked: config.Config, topology: Topology) -> tuple[float, float]:
-    """The least that any of the settings takes of a chip, state and activations."""
+def _least(experiment: config.Config, topology: Topology) -> tuple[float, float]:
+    """The least that any setting takes of a chip: (state and gradients, saved activations)."""
+    others = candidates.candidates(experiment, topology, 1.0)
     chips = len(topology.devices)
-    others = candidates.candidates(asked, topology, 1.0)
-    return min((candidates.least_bytes(other, chips) for other in (asked, *others)), key=sum)
+    return min((candidates.least_bytes(c, chips) for c in (experiment, *others)), key=sum)
 
 
-def _obstacle(asked: config.Config, topology: Topology) -> str:
-    state, activations = _least(asked, topology)
+def _obstacle(experiment: config.Config, topology: Topology) -> str:
+    """Which kind of memory is the largest even with the leanest settings, in words."""
+    state, activations = _least(experiment, topology)
     what, size = (
         ("weights, their gradients and optimizer state", state)
         if state >= activations
         else ("activations of a micro-batch", activations)
     )
     return (
-        f"{what} take at least {size / 2**30:.1f} of a chip's {topology.chip.memory / 2**30:.1f} "
-        f"GiB, shared among all {len(topology.devices)} chips"
+        f"{what} take at least {size / GIB:.1f} of a chip's {topology.chip.memory / GIB:.1f} "
+        f"GiB, sharded over all {len(topology.devices)} chips"
     )

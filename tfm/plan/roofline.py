@@ -1,7 +1,8 @@
-"""From amounts to time: the slowest of computing, memory and the links between chips.
+"""The roofline model: from amounts of work to time (Williams, Waterman & Patterson 2009).
 
-Williams, Waterman & Patterson 2009. A bound from below: it takes all three to overlap and each to
-reach its peak; no more than products is counted as computing.
+The time of a program is that of its slowest resource: matrix units, memory or interconnect. This is
+a lower bound: it assumes that all three overlap completely and each reaches its peak, and it counts
+nothing but matrix products as computation.
 """
 
 from dataclasses import dataclass
@@ -11,54 +12,60 @@ from tfm.plan.topology import Chip
 
 @dataclass(frozen=True)
 class Work:
-    """What a program has one chip do.
+    """What a program does on one chip.
 
     Attributes:
       flops: of matrix products, recomputed ones included.
-      moved: bytes between the chip and its memory.
-      cycles: the compiler's own estimate, where it gives one; 0 for a kernel of Pallas.
-      sent: bytes to other chips.
+      memory_bytes: read from and written to the chip's memory.
+      cycles: the compiler's own estimate of clock cycles, where it gives one; it counts none for a
+        Pallas kernel.
+      sent_bytes: to other chips.
     """
 
     flops: float
-    moved: float
+    memory_bytes: float
     cycles: float
-    sent: float = 0.0
+    sent_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds that work would take by each limit; ``estimate`` by the compiler's cycles, or 0."""
+    """Seconds that the work takes on each resource alone.
+
+    Attributes:
+      compute, memory, interconnect: at the peak rate of each.
+      compiler: by the compiler's count of cycles; 0 if there is none.
+    """
 
     compute: float
     memory: float
-    links: float
-    estimate: float
+    interconnect: float
+    compiler: float
 
     @property
-    def step(self) -> float:
-        """The roofline's time."""
-        return max(self.compute, self.memory, self.links)
+    def bound(self) -> float:
+        """The roofline's time: that of the slowest resource."""
+        return max(self.compute, self.memory, self.interconnect)
 
     @property
-    def limit(self) -> str:
-        """Which of them it is."""
-        by = {"computing": self.compute, "memory": self.memory, "links": self.links}
-        return max(by, key=by.get)
+    def bottleneck(self) -> str:
+        """The name of the slowest resource."""
+        resources = ("compute", "memory", "interconnect")
+        return max(resources, key=lambda name: getattr(self, name))
 
 
 def times(work: Work, chip: Chip) -> Times | None:
-    """Seconds by each limit; None for a chip whose figures are not known."""
-    if not (chip.peak and chip.bandwidth):
+    """Seconds on each resource; None for a chip whose peak figures are not known."""
+    if not (chip.peak_flops and chip.bandwidth):
         return None
     return Times(
-        compute=work.flops / chip.peak,
-        memory=work.moved / chip.bandwidth,
-        links=work.sent / chip.ring if chip.ring else 0.0,
-        estimate=work.cycles / chip.clock if chip.clock else 0.0,
+        compute=work.flops / chip.peak_flops,
+        memory=work.memory_bytes / chip.bandwidth,
+        interconnect=work.sent_bytes / chip.ring_bandwidth if chip.ring_bandwidth else 0.0,
+        compiler=work.cycles / chip.clock if chip.clock else 0.0,
     )
 
 
-def share_of_peak(model_flops: float, chip: Chip, seconds: float) -> float:
-    """The model's FLOPs against what the chip could have done in that time."""
-    return model_flops / (chip.peak * seconds)
+def utilization(model_flops: float, chip: Chip, seconds: float) -> float:
+    """Model FLOPs utilization (MFU): the model's FLOPs over the chip's peak in that time."""
+    return model_flops / (chip.peak_flops * seconds)

@@ -1,12 +1,14 @@
-"""Absolute positions: vectors added to the input, one for each place in the sentence."""
+"""Absolute positions: a vector for each position of the sentence, added to the input."""
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tfm.params import Param, normal
+from tfm.params import Param, Tree, normal
+from tfm.positions.scheme import Scheme
 
 
 def sinusoidal(positions: jax.Array, d_model: int, max_wavelength: float = 10_000.0) -> jax.Array:
@@ -37,23 +39,78 @@ def learned_params(max_length: int, d_model: int) -> Param:
 
 
 def learned(positions: jax.Array, table_TD: jax.Array) -> jax.Array:
-    """Looks up: [...] int → [..., D].
+    """Looks up the vector of each position: [...] int → [..., D].
 
     Raises:
-      ValueError: a place that the table has no row for. Under ``jit``, where places are not known,
-        one past the table gives NaN, not a guess.
+      ValueError: a position that the table has no row for. Under ``jit``, where the values are not
+        known, a position beyond the table gives NaN.
     """
-    _check_places(positions, table_TD.shape[0])
+    _check_range(positions, table_TD.shape[0])
     return jnp.take(table_TD, positions, axis=0, mode="fill", fill_value=jnp.nan)
 
 
-def _check_places(places: jax.Array, length: int) -> None:
-    if isinstance(places, jax.core.Tracer) or not getattr(places, "is_fully_addressable", True):
+def _check_range(positions: jax.Array, length: int) -> None:
+    if isinstance(positions, jax.core.Tracer) or not getattr(
+        positions, "is_fully_addressable", True
+    ):
         return
-    # On the host: an operation of JAX on known places is not known itself while something compiles.
-    known = np.asarray(places)
-    for place in known[(known < 0) | (known >= length)].flat:
+    # NumPy: while a function is being traced, a JAX operation on known values gives a tracer.
+    known = np.asarray(positions)
+    for position in known[(known < 0) | (known >= length)].flat:
         raise ValueError(
-            f"place {place}: the table of learned positions has {length} rows, 0 to {length - 1}; "
-            "shorten the sentence, or declare a longer table (max_length)"
+            f"position {position}: the table of learned positions has {length} rows, 0 to "
+            f"{length - 1}; shorten the sentence, or declare a longer table (max_length)"
         )
+
+
+@dataclass(frozen=True)
+class Sinusoidal(Scheme):
+    """Fixed Fourier features of the position (Vaswani 2017, §3.5).
+
+    Attributes:
+      max_wavelength: the longest wavelength is 2π times this.
+    """
+
+    max_wavelength: float = 10_000.0
+
+    acts_on = "input"
+
+    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
+        """See ``Scheme``."""
+        if d_model % 2:
+            return f"channels are used in pairs: d_model {d_model} must be even"
+        return None
+
+    def input(self, params: Tree | None, positions_BT: jax.Array, d_model: int) -> jax.Array:
+        """See ``Scheme``."""
+        return sinusoidal(positions_BT, d_model, self.max_wavelength)
+
+
+@dataclass(frozen=True)
+class Learned(Scheme):
+    """A table with one free vector a position (Gehring 2017, §3.1).
+
+    Attributes:
+      max_length: rows of the table, and so the longest sentence.
+    """
+
+    max_length: int = 512
+
+    acts_on = "input"
+
+    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
+        """See ``Scheme``."""
+        return None if self.max_length >= 1 else f"max_length {self.max_length} must be 1 or more"
+
+    @property
+    def longest(self) -> int:
+        """See ``Scheme``."""
+        return self.max_length
+
+    def side_params(self, d_model: int, heads: int) -> Tree:
+        """See ``Scheme``."""
+        return learned_params(self.max_length, d_model)
+
+    def input(self, params: Tree, positions_BT: jax.Array, d_model: int) -> jax.Array:
+        """See ``Scheme``; drawn and scaled as embeddings are."""
+        return learned(positions_BT, params) * d_model**0.5

@@ -1,13 +1,15 @@
-"""Relative positions as a number added to the score: T5's buckets and ALiBi's straight lines."""
+"""Relative positions as a bias on the scores: T5's learned buckets and ALiBi's slopes."""
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tfm.params import Param, normal
+from tfm.params import Param, Tree, normal
 from tfm.positions.distances import Distances
+from tfm.positions.scheme import Scheme
 
 
 def t5_bucket(
@@ -16,10 +18,10 @@ def t5_bucket(
     """The bucket of each distance (Raffel 2020, §2.1): exact when near, logarithmic when far.
 
     Args:
-      distances: [...] int, the key's place less the query's.
-      buckets: how many there are. Bidirectional: the first half for the past and the query's own
-        place, the second for the future. Else all are for the past, and the future shares bucket 0.
-      max_distance: from here on all share the last bucket.
+      distances: [...] int, the key's position less the query's.
+      buckets: number of buckets. If bidirectional, the first half is for distances ≤ 0, the second
+        for later keys; else all are for distances ≤ 0, and later keys share bucket 0.
+      max_distance: distances from this one on share the last bucket.
 
     Returns:
       [...] int32 in 0..buckets-1.
@@ -31,8 +33,8 @@ def t5_bucket(
     if problem := t5_problem(buckets, max_distance, bidirectional):
         raise ValueError(problem)
     half, exact = _halves(buckets, bidirectional)
-    # The first distance of every bucket but the first; from the host, so that no device's
-    # logarithm decides which side of a border a distance falls on.
+    # The first distance of every bucket but the first, computed on the host: devices' logarithms
+    # differ in the last bit, which would put a distance on either side of a border.
     ratio = max_distance / exact
     far = [math.ceil(exact * ratio ** (i / (half - exact)) - 1e-6) for i in range(half - exact)]
     borders = jnp.asarray([*range(1, exact), *far], jnp.int32)
@@ -61,7 +63,7 @@ def _halves(buckets: int, bidirectional: bool) -> tuple[int, int]:
 
 
 def t5_params(buckets: int, d_model: int, heads: int) -> Param:
-    """One number a bucket and head; one table serves all layers of a side."""
+    """One number for each bucket and head; all layers of a side share the table."""
     return Param((buckets, heads), ("position", "heads"), normal(d_model**-0.5))
 
 
@@ -72,13 +74,13 @@ def t5_bias(
     max_distance: int = 128,
     bidirectional: bool = True,
 ) -> jax.Array:
-    """The learned number of each distance's bucket (Raffel 2020, §2.1): [1,N,T,S].
+    """The learned bias of each distance's bucket (Raffel 2020, §2.1): [1,N,T,S].
 
-    T5 adds it to unscaled scores; ``attend`` scales, then adds.
+    T5 adds it to unscaled scores; ``attention.attend`` scales, then adds.
 
     Args:
-      table_LN: L buckets.
-      bidirectional: False for a decoder, which sees no future.
+      table_LN: a row for each of L buckets.
+      bidirectional: False in a decoder, where no query sees a later key.
     """
     bucket_M = t5_bucket(
         jnp.asarray(distances.values_M),
@@ -92,8 +94,8 @@ def t5_bias(
 def alibi_slopes(heads: int) -> np.ndarray:
     """Each head's slope [N] (Press 2022, §3): 2^(-8/N), 2^(-16/N), ...
 
-    If N is no power of 2: those of the power below, then every other one of the power above, as
-    the authors' code does.
+    If N is not a power of 2: the slopes of the next lower power, then every other slope of the next
+    higher one, as in the authors' code.
     """
     below = 2 ** int(math.log2(heads))
     slopes = 2.0 ** (-8.0 / below * np.arange(1, below + 1))
@@ -104,8 +106,68 @@ def alibi_slopes(heads: int) -> np.ndarray:
 def alibi_bias(distances: Distances, heads: int) -> jax.Array:
     """-slope · |distance| (Press 2022): [1,N,T,S].
 
-    Under a causal mask this is the paper's; without one it is the symmetric form for encoders.
+    Under a causal mask this is the paper's bias; without one, its symmetric form for encoders.
     """
     away_M = jnp.abs(jnp.asarray(distances.values_M, jnp.float32))
     bias_NM = -jnp.multiply.outer(jnp.asarray(alibi_slopes(heads)), away_M)
     return distances.pick(bias_NM[None, :, None, :])
+
+
+@dataclass(frozen=True)
+class T5(Scheme):
+    """A learned bias for each bucket of distances and head, shared by all layers (Raffel 2020).
+
+    Attributes:
+      buckets: of distances; see ``t5_bucket``.
+      max_distance: distances from this one on share the last bucket.
+    """
+
+    buckets: int = 32
+    max_distance: int = 128
+
+    acts_on = "bias"
+
+    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
+        """See ``Scheme``; the encoder is bidirectional, the decoder is not."""
+        problems = (t5_problem(self.buckets, self.max_distance, both) for both in (True, False))
+        return next(filter(None, problems), None)
+
+    def side_params(self, d_model: int, heads: int) -> Tree:
+        """See ``Scheme``."""
+        return t5_params(self.buckets, d_model, heads)
+
+    def bias(
+        self,
+        params: Tree,
+        distances: Distances,
+        positions_BT: jax.Array,
+        *,
+        heads: int,
+        bidirectional: bool,
+    ) -> jax.Array:
+        """See ``Scheme``."""
+        return t5_bias(
+            params.astype(jnp.float32),
+            distances,
+            max_distance=self.max_distance,
+            bidirectional=bidirectional,
+        )
+
+
+@dataclass(frozen=True)
+class ALiBi(Scheme):
+    """A fixed bias that falls with the distance, with another slope for each head (Press 2022)."""
+
+    acts_on = "bias"
+
+    def bias(
+        self,
+        params: Tree | None,
+        distances: Distances,
+        positions_BT: jax.Array,
+        *,
+        heads: int,
+        bidirectional: bool,
+    ) -> jax.Array:
+        """See ``Scheme``."""
+        return alibi_bias(distances, heads)

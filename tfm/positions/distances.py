@@ -1,4 +1,4 @@
-"""How far each key stands from each query: T + S numbers that describe a T×S table."""
+"""The distance from each query to each key: T + S numbers that describe a T×S table."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Distances:
-    """The distances that occur between queries and keys, and where in [T,S] each one stands.
+    """The distances that occur between queries and keys, and where in [T,S] each one occurs.
 
-    A distance is the key's place less the query's: negative in the past, 0 at the query itself.
-    Places are contiguous and a packed row keeps that within each of its sentences, so the distance
-    of two tokens of a sentence is that of their indices in the row. A relative position scheme
-    therefore computes over M distances, shared by the batch, never over [B,T,S] pairs.
+    A distance is the key's position less the query's: negative in the past, 0 at the query itself.
+    Positions are contiguous, within each sentence of a packed row too, so the distance of two
+    tokens of a sentence is that of their indices in the row. A relative position scheme therefore
+    computes over M distances, shared by the batch, instead of over [B,T,S] pairs.
 
     Attributes:
       values_M: the distances.
-      queries: T, if the queries stand side by side and key s is at distance
-        ``values_M[s - t + T - 1]`` of query t; 0 if all queries stand at one place, and M = S.
+      queries: T, if the queries have consecutive positions and key s is at distance
+        ``values_M[s - t + T - 1]`` of query t; 0 if all queries have one position, and M = S.
     """
 
     values_M: np.ndarray | jax.Array
@@ -28,8 +28,8 @@ class Distances:
     def pick(self, x: jax.Array) -> jax.Array:
         """By distance → by key: [..., T or 1, M] → [..., T, S].
 
-        A row of the result is a window of a row of ``x``, one place further left each row: a slice
-        and a reshape, no gather. The 1 is kept if all queries stand at one place.
+        A row of the result is a window of a row of ``x`` that moves one entry to the left with each
+        row: a slice and a reshape, no gather. The 1 is kept if all queries have one position.
         """
         if not self.queries:
             return x
@@ -51,14 +51,14 @@ class Distances:
         return jnp.pad(rows, [*beside, (T - 1, 1)]).reshape(*lead, T, T + S)
 
 
-def side_by_side(queries: int, keys: int, offset: int = 0) -> Distances:
-    """T queries in a row before S keys in a row, query t beside key t + offset.
+def consecutive(queries: int, keys: int, offset: int = 0) -> Distances:
+    """T consecutive queries and S consecutive keys; query t has the position of key t + offset.
 
-    M = T + S: the last distance occurs nowhere, and makes ``pick`` one reshape.
+    M = T + S: the last distance does not occur, but makes ``pick`` a single reshape.
     """
     return Distances(np.arange(queries + keys) - (queries - 1) - offset, queries)
 
 
-def from_one_place(key_places_S: jax.Array, place: jax.Array) -> Distances:
-    """All queries at one place, as the hypotheses of a decoding step are; keys anywhere."""
-    return Distances(key_places_S - place, 0)
+def from_one_position(key_positions_S: jax.Array, position: jax.Array) -> Distances:
+    """All queries at one position, as the hypotheses of a decoding step are; keys at any."""
+    return Distances(key_positions_S - position, 0)

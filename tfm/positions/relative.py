@@ -1,11 +1,10 @@
 """Relative positions that act through the query: Shaw's vectors and Transformer-XL's sinusoids.
 
-Each is two plain functions of arrays, and one that binds parameters and distances to a
-``Relative``, which ``attend`` takes.
+Each is a few plain functions of arrays, and a scheme that binds parameters and distances to a
+``Relative``, which ``attention.attend`` takes.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +12,8 @@ import jax.numpy as jnp
 from tfm.params import Param, Tree, normal, xavier, zeros
 from tfm.positions.absolute import sinusoidal
 from tfm.positions.distances import Distances
-
-
-class Relative(NamedTuple):
-    """What a scheme adds to softmax((q kᵀ + scores) · scale) v + values.
-
-    Attributes:
-      scores: (q [B,N,T,H], k [B,K,S,H]) → [B,N,T,S].
-      values: weights [B,N,T,S] → [B,N,T,H]; ``None`` adds nothing.
-    """
-
-    scores: Callable[[jax.Array, jax.Array], jax.Array]
-    values: Callable[[jax.Array], jax.Array] | None = None
+from tfm.positions.scheme import Scheme
+from tfm.positions.terms import Relative
 
 
 def shaw_params(clip: int, head_dim: int) -> Tree:
@@ -59,14 +48,6 @@ def _clipped(table_LH: jax.Array, distances: Distances) -> jax.Array:
     return table_LH[jnp.clip(distances.values_M, -clip, clip) + clip]
 
 
-def shaw(params: Tree, distances: Distances) -> Relative:
-    """Shaw 2018, bound to ``shaw_params`` and distances."""
-    return Relative(
-        scores=lambda q, k: shaw_scores(q, params["keys"], distances),
-        values=lambda weights: shaw_values(weights, params["values"], distances),
-    )
-
-
 def transformer_xl_params(d_model: int, heads: int, head_dim: int) -> Tree:
     """W_kR, u and v, all a layer's own, as in the released models (untied)."""
     vector = Param((heads, head_dim), ("heads", "head_dim"), zeros)
@@ -79,7 +60,7 @@ def transformer_xl_scores(
 ) -> jax.Array:
     """(q + v) · W R + u · k (Dai 2019, §3.3, terms b, c and d; ``attend`` has a): [B,N,T,S].
 
-    R is the sinusoid of the distance backwards, i - j: any length, and the future too.
+    R is the sinusoid of i - j, the query's position less the key's; it needs no longest length.
     """
     (B, N, _, _), (K, S) = q_BNTH.shape, k_BKSH.shape[1:3]
     w_DNH, u_NH, v_NH = (params[name].astype(q_BNTH.dtype) for name in "wuv")
@@ -93,6 +74,50 @@ def transformer_xl_scores(
     return distances.pick(by_distance) + by_key.reshape(B, N, 1, S)
 
 
-def transformer_xl(params: Tree, distances: Distances) -> Relative:
-    """Dai 2019, bound to ``transformer_xl_params`` and distances."""
-    return Relative(scores=lambda q, k: transformer_xl_scores(params, q, k, distances))
+@dataclass(frozen=True)
+class Shaw(Scheme):
+    """Learned key and value vectors by distance, in every layer (Shaw 2018).
+
+    Attributes:
+      clip: farther distances share the vectors of this one.
+    """
+
+    clip: int = 16
+
+    acts_on = "relative"
+
+    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
+        """See ``Scheme``."""
+        return None if self.clip >= 1 else f"clip {self.clip} must be 1 or more"
+
+    def layer_params(self, d_model: int, heads: int, head_dim: int) -> Tree:
+        """See ``Scheme``."""
+        return shaw_params(self.clip, head_dim)
+
+    def relative(self, params: Tree, distances: Distances) -> Relative:
+        """See ``Scheme``."""
+        return Relative(
+            scores=lambda q, k: shaw_scores(q, params["keys"], distances),
+            values=lambda weights: shaw_values(weights, params["values"], distances),
+        )
+
+
+@dataclass(frozen=True)
+class TransformerXL(Scheme):
+    """Sinusoids of the distance, projected in every layer, and two global biases (Dai 2019)."""
+
+    acts_on = "relative"
+
+    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
+        """See ``Scheme``."""
+        if d_model % 2:
+            return f"channels are used in pairs: d_model {d_model} must be even"
+        return None
+
+    def layer_params(self, d_model: int, heads: int, head_dim: int) -> Tree:
+        """See ``Scheme``."""
+        return transformer_xl_params(d_model, heads, head_dim)
+
+    def relative(self, params: Tree, distances: Distances) -> Relative:
+        """See ``Scheme``."""
+        return Relative(scores=lambda q, k: transformer_xl_scores(params, q, k, distances))

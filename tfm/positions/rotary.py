@@ -1,31 +1,42 @@
-"""Rotary positions: queries and keys turned by their place, so that scores see the distance."""
+"""Rotary positions: queries and keys rotated by their position, so that scores see the distance."""
 
+import dataclasses
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from tfm.positions.scheme import Rotation, Scheme
+
+
+def frequencies(head_dim: int, base: float = 10_000.0, scaling: float = 1.0) -> jax.Array:
+    """Radians a position for each channel pair, base^(-2i/H) / scaling: [H/2] (Su 2021, §3.2)."""
+    half = head_dim // 2
+    return jnp.exp(jnp.arange(half) * (-math.log(base) / half)) / scaling
+
 
 def rotate(
     x: jax.Array,
-    places: jax.Array,
+    positions: jax.Array,
     *,
     interleaved: bool = False,
     base: float = 10_000.0,
     scaling: float = 1.0,
 ) -> jax.Array:
-    """Turns each pair of channels by place · base^(-2i/H) (Su 2021, §3.2).
+    """Rotates each pair of channels by position · base^(-2i/H) (Su 2021, §3.2).
 
-    The product of a turned query and a turned key depends on both and on their distance alone.
+    The product of a rotated query and a rotated key depends on the two vectors and on the distance
+    of their positions alone.
 
     Args:
       x: [..., H], H even.
-      places: int, of the shape of ``x`` without H, or with ones that broadcast to it: [B,T,1] for
-        [B,T,N,H], [B,1,T] for [B,N,T,H].
+      positions: int, of the shape of ``x`` without H, or with ones that broadcast to it: [B,T,1]
+        for [B,T,N,H], [B,1,T] for [B,N,T,H].
       interleaved: pairs are channels (2i, 2i+1) as in the paper and GPT-J; else (i, i + H/2) as in
         GPT-NeoX and Llama.
       base: the longest wavelength is about 2π · base.
-      scaling: places are divided by it: 2 fits twice the length trained on into the same angles
+      scaling: positions are divided by it: 2 fits twice the trained length into the same angles
         (Chen 2023, position interpolation).
 
     Returns:
@@ -37,8 +48,8 @@ def rotate(
     if x.shape[-1] % 2:
         raise ValueError(f"rotary positions need an even head width, got {x.shape[-1]}")
     half = x.shape[-1] // 2
-    frequencies = jnp.exp(jnp.arange(half) * (-math.log(base) / half)) / scaling
-    angles = jnp.multiply.outer(places.astype(jnp.float32), frequencies)
+    radians = frequencies(x.shape[-1], base, scaling)
+    angles = jnp.multiply.outer(positions.astype(jnp.float32), radians)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     x32 = x.astype(jnp.float32)
     if interleaved:
@@ -46,7 +57,54 @@ def rotate(
         a, b = pairs[..., 0], pairs[..., 1]
     else:
         a, b = x32[..., :half], x32[..., half:]
-    turned = a * cos - b * sin, b * cos + a * sin
+    rotated = a * cos - b * sin, b * cos + a * sin
     if interleaved:
-        return jnp.stack(turned, axis=-1).reshape(x.shape).astype(x.dtype)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+        return jnp.stack(rotated, axis=-1).reshape(x.shape).astype(x.dtype)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class Rotary(Scheme):
+    """Queries and keys rotated by their positions in every self-attention layer (Su 2021).
+
+    Attributes:
+      base, scaling, interleaved: see ``rotate``.
+    """
+
+    base: float = 10_000.0
+    scaling: float = 1.0
+    interleaved: bool = False
+
+    acts_on = "rotation"
+
+    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
+        """See ``Scheme``."""
+        if not self.scaling > 0:  # NaN is not positive either
+            return f"scaling {self.scaling} must be positive; positions are divided by it"
+        if not self.base > 1:
+            return f"base {self.base} must be more than 1; it spreads the wavelengths"
+        if head_dim % 2:
+            return f"channels are rotated in pairs: head width {head_dim} must be even"
+        return None
+
+    def scaled(self, factor: float) -> "Rotary":
+        """See ``Scheme``."""
+        if not factor > 0:
+            raise ValueError(
+                f"rotary_scaling {factor} must be positive; positions are divided by it"
+            )
+        return dataclasses.replace(self, scaling=factor)
+
+    def rotation(self, positions_BT: jax.Array) -> Rotation:
+        """See ``Scheme``."""
+        return lambda x_BNTH: rotate(
+            x_BNTH,
+            positions_BT[:, None],
+            interleaved=self.interleaved,
+            base=self.base,
+            scaling=self.scaling,
+        )
+
+    def frequencies(self, head_dim: int) -> jax.Array:
+        """See ``Scheme``."""
+        return frequencies(head_dim, self.base, self.scaling)

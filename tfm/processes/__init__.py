@@ -1,8 +1,8 @@
-"""The processes of one run: how they find each other, agree, and end together.
+"""The processes of one run: how they find each other, exchange values, and end together.
 
-One process a host, or one a GPU. All run the same program; ``jax.distributed`` joins them, and its
-coordination service, which process 0 keeps, carries what is said here, but for ``Group.ask``, which
-goes by way of the devices.
+One process a host, or one a GPU; all run the same program. ``jax.distributed`` connects them.
+Values are exchanged through its coordination service, a server in process 0, except by
+``Group.all_gather``, which goes through the devices.
 """
 
 from tfm.processes.group import ALONE, Group

@@ -1,4 +1,4 @@
-"""How a process finds the others: by flags, by the environment, or by asking the cluster."""
+"""How a process finds the others of its run: by flags, by the environment, or by the cluster."""
 
 import glob
 import importlib.util
@@ -16,12 +16,12 @@ class Hosts:
 
     Attributes:
       coordinator: ADDRESS:PORT of process 0, with a port that is free there.
-      processes: how many processes there are, one a host or one a GPU.
-      process: which of them this one is, from 0. Elsewhere JAX_COORDINATOR_ADDRESS,
-        JAX_NUM_PROCESSES and JAX_PROCESS_ID say the same as these three.
-      timeout: seconds until a process that died, hangs or is stuck ends the others; ten times
-        that for one that compiles, saves or validates. While data are prepared, which may take
-        for ever, half a minute more until JAX finds out who died.
+      processes: number of processes, one a host or one a GPU.
+      process: index of this one, from 0. The environment variables JAX_COORDINATOR_ADDRESS,
+        JAX_NUM_PROCESSES and JAX_PROCESS_ID mean the same as these three.
+      timeout: seconds after which a process that died or hangs ends the others; ten times as long
+        while compiling, saving or validating. Preparing the data has no limit; a process that dies
+        then is noticed half a minute later, by JAX.
     """
 
     coordinator: str = ""
@@ -30,13 +30,14 @@ class Hosts:
     timeout: float = 300.0
 
 
-class Place(NamedTuple):
-    """What ``jax.distributed.initialize`` is told of where this process stands.
+class Membership(NamedTuple):
+    """How this process joins the others.
 
     Attributes:
-      arguments: its keywords; what they leave out it finds in the cluster's environment.
-      process, processes: which one of how many, as far as is known before they have joined.
-      coordinator: the address of process 0, likewise.
+      arguments: keywords of ``jax.distributed.initialize``, which finds missing ones in the
+        cluster's environment.
+      process, processes: index of this process and their number, if known before they connect.
+      coordinator: address of process 0, likewise.
     """
 
     arguments: dict[str, Any]
@@ -45,14 +46,14 @@ class Place(NamedTuple):
     coordinator: str = "process 0"
 
 
-def find(hosts: Hosts, environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Where this process stands; None if it is alone.
+def find(hosts: Hosts, environment: Mapping[str, str] = os.environ) -> Membership | None:
+    """How this process joins the others; None if it is a single process.
 
-    In this order: the flags; JAX's three variables; a Slurm step of several tasks; a TPU machine.
-    JAX gives each task of a Slurm step the GPU of its number on the node.
+    Sources, in this order: the flags; JAX's three variables; a Slurm step of several tasks; a TPU
+    machine. JAX assigns each task of a Slurm step the GPU with its number on the node.
 
     Raises:
-      ValueError: some of the flags or variables are given and some are not, or they do not fit.
+      ValueError: only some of the flags or variables are given, or they contradict each other.
     """
     if hosts.timeout <= 0:
         raise ValueError(f"hosts.timeout {hosts.timeout:g}: must be more than 0 seconds")
@@ -60,17 +61,17 @@ def find(hosts: Hosts, environment: Mapping[str, str] = os.environ) -> Place | N
     if any(value is not None for value in flags):
         names = ("--hosts.coordinator", "--hosts.processes", "--hosts.process")
         return _given(dict(zip(names, flags, strict=True)))
-    # An address alone may be meant for a cluster that says the rest.
+    # An address alone may be meant for a cluster that knows the other two.
     if any(environment.get(name) for name in _VARIABLES[1:]):
         return _given({name: environment.get(name) or None for name in _VARIABLES})
-    if "SLURM_STEP_NODELIST" in environment:  # a task of srun, not the script that calls it
+    if "SLURM_STEP_NODELIST" in environment:  # in a task of srun, not in the batch script
         tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
         return _slurm(environment, tasks) if tasks > 1 else None
-    return Place({}) if _on_tpu_pod(environment) else None
+    return Membership({}) if _on_tpu_pod(environment) else None
 
 
-def _given(values: dict[str, Any]) -> Place | None:
-    """The place that three values of these names say."""
+def _given(values: dict[str, Any]) -> Membership | None:
+    """The membership from coordinator, processes and process, by the names to use in errors."""
     missing = [name for name, value in values.items() if value is None]
     if missing:
         raise ValueError(f"{' and '.join(values)} go together: {', '.join(missing)} is missing")
@@ -87,10 +88,10 @@ def _given(values: dict[str, Any]) -> Place | None:
         "process_id": int(index),
         "cluster_detection_method": "deactivate",
     }
-    return Place(arguments, int(index), int(count), address)
+    return Membership(arguments, int(index), int(count), address)
 
 
-def _slurm(environment: Mapping[str, str], tasks: int) -> Place:
+def _slurm(environment: Mapping[str, str], tasks: int) -> Membership:
     nodes = environment["SLURM_STEP_NODELIST"]
     index = int(environment["SLURM_PROCID"])
     arguments = {
@@ -98,13 +99,13 @@ def _slurm(environment: Mapping[str, str], tasks: int) -> Place:
         "process_id": index,
         "cluster_detection_method": "slurm",
     }
-    return Place(arguments, index, tasks, f"process 0, first of the nodes {nodes}")
+    return Membership(arguments, index, tasks, f"process 0, first of the nodes {nodes}")
 
 
 def _on_tpu_pod(environment: Mapping[str, str]) -> bool:
-    """Whether this is a TPU machine that may have others beside it; only those ask who they are."""
+    """Whether this may be one of several TPU machines, which must then ask for its index."""
     names = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
-    if names is not None:  # Kubernetes on TPUs says so; one name is one machine
+    if names is not None:  # set by Kubernetes; one name is one machine
         return "," in names or int(environment.get("MEGASCALE_NUM_SLICES", 1)) > 1
     if environment.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
         return False

@@ -1,4 +1,4 @@
-"""From the first word between the processes of a run to the last."""
+"""Connecting the processes of a run, and ending them together."""
 
 import logging
 import math
@@ -7,88 +7,89 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
-from jax._src import distributed  # the client has no public name yet; orbax takes it from here too
+from jax._src import distributed  # the client has no public name yet; orbax uses this too
 
 from tfm import terminal
 from tfm.processes.group import ALONE, Group
-from tfm.processes.hosts import Hosts, Place, find
-from tfm.processes.watchdog import AGAIN, Watch
+from tfm.processes.hosts import Hosts, Membership, find
+from tfm.processes.watchdog import RESTART_HINT, Watchdog
 
 _log = logging.getLogger(__name__)
 
-# What XLA raises, as an error of this kind or that, when another process is gone.
+# How the messages of XLA's errors begin when another process is gone; their types vary.
 _LOST = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED)\\b")
 _PLAIN = (ValueError, OSError, FloatingPointError, KeyboardInterrupt)
 
 
 @contextmanager
 def joined(hosts: Hosts) -> Iterator[Group]:
-    """The processes of this run, joined; when the block ends they wait for each other.
+    """Connects the processes of this run; at the end of the block they wait for each other.
 
-    If the block fails in one of them, or one of them dies or hangs, all end with a line that says
-    why. Must come before the first use of a device. Alone, it does nothing.
+    If the block raises in one of them, or one of them dies or hangs, all end with a line that says
+    why. Must be called before the first use of a device. A single process connects to nothing.
 
     Raises:
       ValueError: see ``find``.
     """
-    place = find(hosts)
-    if place is None:
+    membership = find(hosts)
+    if membership is None:
         yield ALONE
         return
-    watch = Watch(hosts.timeout, place.process, place.processes)
+    watchdog = Watchdog(hosts.timeout, membership.process, membership.processes)
     try:
-        group = _join(hosts, place, watch)
+        group = _connect(hosts, membership, watchdog)
         yield group
-        group.at("waiting for the others to end", 10)
+        group.set_stage("waiting for the others to end", timeouts=10)
         group.gather(None)
     except BaseException as error:
-        if watch.closed:  # alone, after all
+        if watchdog.closed:  # this turned out to be a single process
             raise
-        _end(watch, error)
-    watch.close()
+        _end_all(watchdog, error)
+    watchdog.close()
 
 
-def _join(hosts: Hosts, place: Place, watch: Watch) -> Group:
+def _connect(hosts: Hosts, membership: Membership, watchdog: Watchdog) -> Group:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # It would take SIGTERM from us, and knows no other reason to stop than that.
+    # JAX's own service would replace our SIGTERM handler, and handles no other signal.
     jax.config.update("jax_enable_preemption_service", False)
-    if place.processes:
-        terminal.speak_for(place.process, place.processes)
-    watch.at(f"waiting for {place.processes or 'all'} processes to meet at {place.coordinator}")
-    # Of what it notices itself JAX aborts the process, with a stack of C++: it comes second.
-    patience = math.ceil(hosts.timeout) + 30
+    if membership.processes and membership.process is not None:
+        terminal.limit_log_to_primary(membership.process, membership.processes)
+    count, address = membership.processes or "all", membership.coordinator
+    watchdog.set_stage(f"waiting for {count} processes to connect to {address}")
+    # Later than the watchdog: when JAX's own timeouts expire it aborts with a C++ stack trace.
+    jax_timeout = math.ceil(hosts.timeout) + 30
     try:
         jax.distributed.initialize(
-            **place.arguments,
-            initialization_timeout=patience,
-            heartbeat_timeout_seconds=patience,
-            shutdown_timeout_seconds=patience,
+            **membership.arguments,
+            initialization_timeout=jax_timeout,
+            heartbeat_timeout_seconds=jax_timeout,
+            shutdown_timeout_seconds=jax_timeout,
         )
     except RuntimeError as error:
-        raise ConnectionError(f"no meeting at {place.coordinator}: {error}") from error
+        raise ConnectionError(f"cannot connect to {address}: {error}") from error
     except (OSError, ValueError) as error:
-        if place.processes is not None:
+        if membership.processes is not None:
             raise
-        _log.info(f"one TPU machine, by itself: nothing tells of others ({error})")
-        watch.close()
+        _log.info(f"a single TPU machine: no other processes were found ({error})")
+        watchdog.close()
         return ALONE
     state = distributed.global_state
     if state.num_processes == 1:
-        watch.close()
+        watchdog.close()
         return ALONE
-    terminal.speak_for(state.process_id, state.num_processes)
-    watch.join(state.client, state.process_id, state.num_processes)
-    _log.info(f"{state.num_processes} processes met at {state.coordinator_address}")
-    return Group(state.process_id, state.num_processes, state.client, watch)
+    terminal.limit_log_to_primary(state.process_id, state.num_processes)
+    watchdog.connect(state.client, state.process_id, state.num_processes)
+    _log.info(f"{state.num_processes} processes connected to {state.coordinator_address}")
+    return Group(state.process_id, state.num_processes, state.client, watchdog)
 
 
-def _end(watch: Watch, error: BaseException) -> None:
-    """Ends all processes because of an error in this one, which may be the echo of another's."""
+def _end_all(watchdog: Watchdog, error: BaseException) -> None:
+    """Ends all processes after an error in this one, which another process may have caused."""
     lost = _LOST.match(str(error))
-    echo = watch.others_words() if lost else ""
+    received = watchdog.reason_of_others() if lost else ""
     line = " ".join(str(error).split())[:1000] or type(error).__name__
     if lost:
-        line = f"while {watch.stage}: {line} (another process died, it seems); {AGAIN}"
+        line = f"while {watchdog.stage}: {line} (another process may have died); {RESTART_HINT}"
     elif not isinstance(error, _PLAIN):
-        _log.error("not expected:", exc_info=error)
-    watch.end(f"error: {line}", echo)
+        _log.error("unexpected error:", exc_info=error)
+    watchdog.end(f"error: {line}", received)

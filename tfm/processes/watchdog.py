@@ -1,9 +1,10 @@
-"""A process that dies, hangs or is stuck ends the others with one line: none waits for ever.
+"""The watchdog: if one process of a run dies or hangs, all others end with one line that says why.
 
-The others would wait in the middle of an update, in code that no exception reaches. So two threads
-stand beside the main one. The first tells the coordination service, again and again, where the
-main thread is, and reads where the others' are: their pulse. The second looks at what is known, on
-this process's own clock, and ends the process when a pulse is missing or nothing goes on.
+The others would block in the middle of an update, in native code that no exception reaches. So two
+threads run beside the main one. The heartbeat thread reports to the coordination service, again and
+again, what its main thread does, and reads the heartbeats of the other processes. The guard thread
+checks them against this process's own clock, and ends the process when a heartbeat is missing or
+the main thread makes no progress.
 """
 
 import json
@@ -22,169 +23,171 @@ from tfm.terminal import duration
 _log = logging.getLogger(__name__)
 
 FAILED = 1
-"""Exit code of a process that ends because of another: to launchers a failure like others."""
+"""Exit code of a process that ends because of another; to launchers an ordinary failure."""
 
-AGAIN = "start the same command for all again: it goes on from the newest checkpoint"
-"""What to do about it."""
+RESTART_HINT = (
+    "start the same command for all processes again: it resumes from the newest checkpoint"
+)
+"""The end of every line about a process that died or hangs."""
 
 
-class Watch:
-    """Watches over one process and, through the coordination service, over the others."""
+class Watchdog:
+    """Watches one process and, through the coordination service, the others of its run."""
 
     def __init__(self, timeout: float, process: int | None, processes: int | None) -> None:
-        """Starts to watch; ``join`` once the processes have found each other.
+        """Starts to watch this process; ``connect`` once the processes have found each other.
 
         Args:
-          timeout: seconds.
-          process, processes: which one of how many, if known already.
+          timeout: seconds without a heartbeat, or in one stage, after which a process ends.
+          process, processes: index of this process and their number, if known already.
         """
         self.timeout, self._index, self._count = timeout, process, processes
         self._interval = min(max(timeout / 30, 0.1), 10.0)
-        # Seconds in which this process ran: one that was paused blames nobody when it wakes.
+        # Seconds in which this process ran: after a pause of its own it must not blame the others.
         self._clock = 0.0
         self._stage = ("starting", 1.0, self._clock)
-        self._pulses: dict[int, tuple[Any, float]] = {}  # what each said last, and when it was new
-        self._answered = self._clock
-        self._words, self._beaten, self._over = "", threading.Event(), threading.Event()
-        self._hurry = threading.Event()
+        self._heartbeats: dict[int, tuple[Any, float]] = {}  # newest, and when it was first seen
+        self._last_answer = self._clock
+        self._reason, self._reason_sent = "", threading.Event()
+        self._closed, self._wake = threading.Event(), threading.Event()
         self._client: Any = None
-        threading.Thread(target=self._guard, daemon=True).start()
+        threading.Thread(target=self._guard_loop, daemon=True).start()
 
-    def join(self, client: Any, process: int, processes: int) -> None:
-        """Goes on with the coordination service's client, from where the others can be watched."""
+    def connect(self, client: Any, process: int, processes: int) -> None:
+        """Starts to exchange heartbeats through a client of the coordination service."""
         self._client, self._index, self._count = client, process, processes
-        self._answered = self._clock
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._last_answer = self._clock
+        threading.Thread(target=self._heartbeat_loop, daemon=True).start()
 
-    def at(self, stage: str, times: float = 1.0) -> None:
-        """Tells what the main thread does now, in words that follow "is".
+    def set_stage(self, stage: str, timeouts: float = 1.0) -> None:
+        """Sets what the main thread does from now on.
 
         Args:
-          times: how many times ``timeout`` it may take. While it may take for ever, only the
-            service itself tells who is dead, for it may be work that holds Python's lock.
+          stage: words that follow "is": "reading the batch of update 7".
+          timeouts: how many times ``timeout`` the stage may take. If infinite, a missing heartbeat
+            is allowed too, for the work may hold Python's lock; then only JAX notices that a
+            process died.
         """
-        self._stage = (stage, times, self._clock)
+        self._stage = (stage, timeouts, self._clock)
 
     @property
     def closed(self) -> bool:
-        """Whether nobody is watched any more."""
-        return self._over.is_set()
+        """Whether the watchdog has stopped."""
+        return self._closed.is_set()
 
     @property
     def stage(self) -> str:
         """What the main thread does now."""
         return self._stage[0]
 
-    def others_words(self) -> str:
-        """Why another process ended, if one said so within two beats."""
+    def reason_of_others(self) -> str:
+        """Why another process ended, if it reports that within two heartbeats; else ""."""
         for _ in range(20):
-            if said := self._said():
-                return said
+            if reason := self._received_reason():
+                return reason
             time.sleep(self._interval / 10)
         return ""
 
-    def end(self, words: str, echo: str = "") -> NoReturn:
-        """Ends this process at once, and with it, by telling them why, the others.
+    def end(self, reason: str, received: str = "") -> NoReturn:
+        """Ends this process at once, and the others by sending them the reason.
 
         Args:
-          words: one line.
-          echo: what another process said, if that is the reason.
+          reason: one line.
+          received: the reason that another process sent, if this one ends because of it.
         """
-        _log.error(f"ends too: {echo}" if echo else words)
-        self._words = echo or f"process {self._index}: {words}"
-        self._beaten.clear()
-        self._hurry.set()
+        _log.error(f"ends because another process did: {received}" if received else reason)
+        self._reason = received or f"process {self._index}: {reason}"
+        self._reason_sent.clear()
+        self._wake.set()
         if self._client is not None:
-            self._beaten.wait(2 * self._interval)
-        if self._index == 0:  # its end is the service's, from which the others have to hear
+            self._reason_sent.wait(2 * self._interval)
+        if self._index == 0:  # the service ends with it; the others must read the reason first
             time.sleep(2 * self._interval)
         logging.shutdown()
         sys.stderr.flush()
-        os._exit(FAILED)  # an orderly exit would wait for the others
+        os._exit(FAILED)  # an orderly exit would wait for the other processes
 
     def close(self) -> None:
-        """Ends the watch, when nobody is waited for any more."""
-        self._over.set()
-        self._hurry.set()
+        """Stops watching."""
+        self._closed.set()
+        self._wake.set()
 
-    def _beat(self) -> None:
-        """The first thread."""
+    def _heartbeat_loop(self) -> None:
         number = 0
-        while not self._over.is_set():
-            said, number = self._words, number + 1
-            stage, times, _ = self._stage
-            pulse = [number, stage, times if math.isfinite(times) else 0, said]
+        while not self._closed.is_set():
+            reason, number = self._reason, number + 1
+            stage, timeouts, _ = self._stage
+            heartbeat = [number, stage, timeouts if math.isfinite(timeouts) else 0, reason]
             try:
                 self._client.key_value_set(
-                    f"tfm/pulse/{self._index}", json.dumps(pulse), allow_overwrite=True
+                    f"tfm/heartbeat/{self._index}", json.dumps(heartbeat), allow_overwrite=True
                 )
-                found = self._client.key_value_dir_get("tfm/pulse/")
+                found = self._client.key_value_dir_get("tfm/heartbeat/")
             except jax.errors.JaxRuntimeError as error:
-                if not self._over.is_set():
+                if not self._closed.is_set():
                     _log.debug("no answer from the coordination service: %s", error)
                 found = []
             for key, text in found:
-                other, pulse = int(key.rpartition("/")[2]), json.loads(text)
-                if self._pulses.get(other, (None,))[0] != pulse:
-                    self._pulses[other] = pulse, self._clock
-                self._answered = self._clock
-            if said:
-                self._beaten.set()
-            self._hurry.wait(self._interval)
-            self._hurry.clear()
+                other, heartbeat = int(key.rpartition("/")[2]), json.loads(text)
+                if self._heartbeats.get(other, (None,))[0] != heartbeat:
+                    self._heartbeats[other] = heartbeat, self._clock
+                self._last_answer = self._clock
+            if reason:
+                self._reason_sent.set()
+            self._wake.wait(self._interval)
+            self._wake.clear()
 
-    def _guard(self) -> None:
-        """The second thread."""
+    def _guard_loop(self) -> None:
         before = time.monotonic()
-        while not self._over.wait(self._interval / 2):
+        while not self._closed.wait(self._interval / 2):
             passed, before = time.monotonic() - before, time.monotonic()
             self._clock += min(passed, self._interval)
-            if self._words:  # the main thread is ending the process already
+            if self._reason:  # the main thread is ending the process already
                 continue
-            echo = self._said()
-            words = echo or self._missing() or self._stuck()
-            if words:
-                self.end(f"{words}; {AGAIN}", echo)
+            received = self._received_reason()
+            reason = received or self._missing_heartbeat() or self._no_progress()
+            if reason:
+                self.end(f"{reason}; {RESTART_HINT}", received)
 
-    def _said(self) -> str:
-        for other, (pulse, _) in sorted(self._pulses.items()):
-            if other != self._index and pulse[3]:
-                return pulse[3]
+    def _received_reason(self) -> str:
+        for other, (heartbeat, _) in sorted(self._heartbeats.items()):
+            if other != self._index and heartbeat[3]:
+                return heartbeat[3]
         return ""
 
-    def _missing(self) -> str:
-        """Who gives no sign of life."""
+    def _missing_heartbeat(self) -> str:
+        """Which process has sent no heartbeat for too long; "" if none."""
         now, limit = self._clock, duration(self.timeout)
-        if self._client is not None and now - self._answered > self.timeout:
+        if self._client is not None and now - self._last_answer > self.timeout:
             return (
                 f"process 0 has not answered for {limit} (this one is {self._stage[0]}): "
                 "it died, hangs or lost the network"
             )
-        for other, (pulse, since) in sorted(self._pulses.items()):
-            if other != self._index and pulse[2] and now - since > self.timeout:
+        for other, (heartbeat, since) in sorted(self._heartbeats.items()):
+            if other != self._index and heartbeat[2] and now - since > self.timeout:
                 return (
-                    f"process {other} has given no sign of life for {limit} (it was {pulse[1]}): "
+                    f"process {other} has sent no heartbeat for {limit} (it was {heartbeat[1]}): "
                     "it died, hangs or lost the network"
                 )
         return ""
 
-    def _stuck(self) -> str:
-        """What has taken too long."""
-        stage, times, since = self._stage
-        if self._clock - since <= times * self.timeout:
+    def _no_progress(self) -> str:
+        """What every process does, if this one's stage has taken too long; else ""."""
+        stage, timeouts, since = self._stage
+        if self._clock - since <= timeouts * self.timeout:
             return ""
-        places: dict[str, list[int]] = {}
-        for other, (pulse, _) in sorted(self._pulses.items()):
-            places.setdefault(pulse[1], []).append(other)
-        places = places or {stage: [] if self._index is None else [self._index]}
-        where = "; ".join(f"{_named(who)} {stage}" for stage, who in places.items())
+        by_stage: dict[str, list[int]] = {}
+        for other, (heartbeat, _) in sorted(self._heartbeats.items()):
+            by_stage.setdefault(heartbeat[1], []).append(other)
+        by_stage = by_stage or {stage: [] if self._index is None else [self._index]}
+        stages = "; ".join(f"{_subject(who)} {stage}" for stage, who in by_stage.items())
         return (
-            f"nothing has gone on for {duration(times * self.timeout)}: {where} (--hosts.timeout "
-            f"{self.timeout:g} is for work that takes longer)"
+            f"no progress for {duration(timeouts * self.timeout)}: {stages} (raise --hosts.timeout "
+            f"{self.timeout:g} if this work takes longer)"
         )
 
 
-def _named(processes: list[int]) -> str:
+def _subject(processes: list[int]) -> str:
     if len(processes) < 2:
         return f"process {processes[0]} is" if processes else "this process is"
     shown = ", ".join(map(str, processes[:8])) + (", ..." if len(processes) > 8 else "")

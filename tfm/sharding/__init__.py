@@ -1,9 +1,9 @@
-"""Where arrays live: a mesh of devices, and rules from the names of dimensions to its axes.
+"""Sharding: a mesh of devices, and rules that map logical axis names to mesh axes.
 
 Every dimension of a parameter or activation has a logical name ("embed", "batch"); ``RULES`` says
-over which axes of the mesh it is cut. A ``Layout`` is a mesh with its rules. Functions take one as
-an argument, and their default, ``NO_MESH``, does nothing: no global state, no mesh in force. XLA's
-partitioner cuts what lies between (GSPMD, Xu et al. 2021).
+over which mesh axes it is sharded. A ``Layout`` is a mesh with its rules. Functions take one as an
+argument; the default, ``NO_MESH``, leaves every array as it is, so there is no global mesh. Between
+the constraints that a layout sets, XLA's partitioner chooses the shardings (GSPMD, Xu et al. 2021).
 """
 
 from tfm.sharding.layout import NO_MESH, RULES, Layout

@@ -1,4 +1,4 @@
-"""The devices of a run as a grid with named axes."""
+"""The devices of a run, arranged as a mesh with named axes."""
 
 import math
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ AXES = ("data", "fsdp", "tensor", "sequence")
 
 @dataclass(frozen=True)
 class Mesh:
-    """How many devices share each kind of work; their product is the number of devices used.
+    """The sizes of the mesh axes; their product is the number of devices used.
 
     Attributes:
-      data: parts of the batch, each with a whole copy of the weights.
-      fsdp: parts of the batch that also share the weights and the optimizer's state among them:
-        less memory for more traffic (ZeRO-3, Rajbhandari 2020).
-      tensor: parts of the heads, of the feed-forward width and of the vocabulary (Shoeybi 2019).
-      sequence: parts of every row, for long ones.
-      One of them may be -1: all devices that the others leave. ``data``, which is -1 unless set,
-      gives way to another -1.
+      data: shards of the batch, each with its own copy of the weights.
+      fsdp: shards of the batch that also shard the weights and the optimizer state between them:
+        less memory for more communication (ZeRO-3, Rajbhandari 2020).
+      tensor: shards of the heads, of the feed-forward width and of the vocabulary (Shoeybi 2019).
+      sequence: shards of the length of every row, for long rows.
+      One of them may be -1, which takes all devices that the others leave. ``data``, -1 by
+      default, becomes 1 where another axis is -1.
     """
 
     data: int = -1
@@ -31,21 +31,21 @@ class Mesh:
 
 
 def resolve(wanted: Mesh, devices: int) -> Mesh:
-    """The mesh with its -1 filled in.
+    """The mesh sizes with -1 replaced by a number.
 
     Raises:
-      ValueError: it does not fit on so many devices.
+      ValueError: the sizes do not fit this number of devices.
     """
     sizes = {name: getattr(wanted, name) for name in AXES}
     for name, size in sizes.items():
         if size < 1 and size != -1:
-            raise ValueError(f"mesh.{name} {size}: must be 1 or more, or -1 for all that is left")
+            raise ValueError(f"mesh.{name} {size}: must be 1 or more, or -1 for all devices left")
     rest = [name for name in AXES if sizes[name] == -1]
     if len(rest) > 1 and rest[0] == "data":
         sizes[rest.pop(0)] = 1
     if len(rest) > 1:
         raise ValueError(
-            f"mesh.{rest[0]} and mesh.{rest[1]} are -1: only one can take what is left"
+            f"mesh.{rest[0]} and mesh.{rest[1]} are -1: only one axis can take the devices left"
         )
     fixed = {name: size for name, size in sizes.items() if size > 1}
     taken = math.prod(fixed.values())
@@ -54,18 +54,18 @@ def resolve(wanted: Mesh, devices: int) -> Mesh:
         raise ValueError(f"mesh: {product} wants {taken} devices, there are {devices}")
     if rest and devices % taken:
         raise ValueError(
-            f"mesh.{rest[0]} -1: {product} leaves no whole share of {devices} devices; "
-            "set it to a number"
+            f"mesh.{rest[0]} -1: {devices} devices are not a multiple of {product}; "
+            "choose sizes that divide the number of devices"
         )
     return Mesh(**{n: devices // taken if s == -1 else s for n, s in sizes.items()})
 
 
 def make(wanted: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """The mesh of devices, the first ones where it does not take them all.
+    """A mesh of the first devices, as many as the sizes ask for.
 
     Raises:
-      ValueError: it does not fit, leaves devices of other processes out, or its sizes are no
-        products of those of a TPU's torus.
+      ValueError: the sizes do not fit the devices, leave devices unused in a run of several
+        processes, or are not products of the dimensions of a TPU's torus.
     """
     devices = jax.devices() if devices is None else devices
     sizes = resolve(wanted, len(devices))
@@ -73,20 +73,20 @@ def make(wanted: Mesh, devices: Sequence[jax.Device] | None = None) -> jax.shard
     used = math.prod(shape)
     if used < len(devices) and jax.process_count() > 1:
         raise ValueError(
-            f"mesh: {used} of {len(devices)} devices; several processes use all of theirs, "
-            "so set one axis to -1"
+            f"mesh: uses {used} of {len(devices)} devices, but a run of several processes must "
+            "use all; set one axis to -1"
         )
-    # Auto: with Explicit axes, the default, a plain gather from a sharded table is an error.
+    # With Explicit axes, the default, a plain gather from a sharded table is an error.
     types = (AxisType.Auto,) * len(AXES)
     try:
         return jax.make_mesh(shape, AXES, axis_types=types, devices=devices[:used])
-    except NotImplementedError as error:  # each axis must take whole dimensions of a TPU's torus
-        raise ValueError(f"mesh: no such grid of these devices: {error}") from error
+    except NotImplementedError as error:  # an axis must be whole dimensions of a TPU torus
+        raise ValueError(f"mesh: these devices cannot be arranged so: {error}") from error
 
 
 def describe(mesh: jax.sharding.Mesh) -> str:
-    """In words: "8 TPU v5e device(s), data 4 x tensor 2"."""
-    cut = " x ".join(f"{axis} {n}" for axis, n in mesh.shape.items() if n > 1)
-    there, kind = jax.device_count(), mesh.devices.flat[0].device_kind
-    used = f"{mesh.size} of {there}" if mesh.size < there else f"{there}"
-    return f"{used} {kind} device(s)" + (f", {cut}" if cut else "")
+    """A description for the log: "8 TPU v5e device(s), data 4 x tensor 2"."""
+    axes = " x ".join(f"{axis} {n}" for axis, n in mesh.shape.items() if n > 1)
+    available, kind = jax.device_count(), mesh.devices.flat[0].device_kind
+    used = f"{mesh.size} of {available}" if mesh.size < available else f"{available}"
+    return f"{used} {kind} device(s)" + (f", {axes}" if axes else "")

@@ -1,4 +1,4 @@
-"""What is in an experiment's data, before time is spent on training with it."""
+"""A report on an experiment's data, before time is spent on training with it."""
 
 import hashlib
 import itertools
@@ -9,34 +9,33 @@ from os import PathLike
 import jax
 import numpy as np
 
-from tfm import config, params, storage, transformer
+from tfm import config, params, transformer
 from tfm.data import corpus, stream, tokenizer
 from tfm.data import scan as scanning
 from tfm.training import optimizer, setup, step
 
-_RATIO = 3.0  # One side this much longer than usual, in tokens, is seldom a translation.
-_BATCHES = 20
+_RATIO = 3.0  # a pair whose length ratio is this far from the mean is seldom a translation
+_BATCHES = 20  # packed to measure the density
 
 
-def report(c: config.Config, folder: str | PathLike | None) -> str:
-    """A page of text about the corpora of an experiment and what training on them needs.
+def report(experiment: config.Config, folder: str | PathLike | None) -> str:
+    """A page of text about the corpora of an experiment and the memory that training needs.
 
     Args:
-      c: the experiment.
       folder: of a run whose tokenizers to use; None trains them in a temporary folder.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        data = setup.open_data(c, storage.path(folder or temporary))
-    c = setup.resolve(c, data)
+        data = setup.open_data(experiment, folder or temporary)
+    experiment = setup.resolve(experiment, data)
     seen: dict[str, np.ndarray] = {}
     sections = []
     for name in ("train", "dev", "test"):
-        spec = getattr(c.data, name)
+        spec = getattr(experiment.data, name)
         if spec:
-            pairs = corpus.open_corpus(spec, c.data)
-            scan = scanning.scan(pairs, data.tokenizers, c.data)
+            pairs = corpus.open_corpus(spec, experiment.data)
+            scan = scanning.scan(pairs, data.tokenizers, experiment.data)
             sections.append(_corpus(name, pairs, scan, data.tokenizers, seen))
-    sections += [_density(c, data), _memory(c)]
+    sections += [_density(experiment, data), _memory(experiment)]
     return "\n\n".join("\n".join(section) for section in sections)
 
 
@@ -47,37 +46,37 @@ def _corpus(
     tokenizers: scanning.Tokenizers,
     seen: dict[str, np.ndarray],
 ) -> list[str]:
-    """Lines about one corpus; adds its source hashes to ``seen``."""
+    """Lines about one corpus; adds the hashes of its sources to ``seen``."""
     lines = [f"{name}: {scan.report()}"]
     for side, label in enumerate(("source", "target")):
         lengths = np.asarray(scan.lengths[:, side])
-        half, most, nearly_all = np.percentile(lengths, (50, 90, 99)).astype(int)
+        median, p90, p99 = np.percentile(lengths, (50, 90, 99)).astype(int)
         lines.append(
-            f"  {label} tokens: median {half}, 90 % up to {most}, 99 % up to {nearly_all}, "
-            f"longest {lengths.max()}; {_fertility(pairs, tokenizers[side], side)}"
+            f"  {label} tokens: median {median}, 90 % up to {p90}, 99 % up to {p99}, "
+            f"longest {lengths.max()}; {_pieces_per_word(pairs, tokenizers[side], side)}"
         )
-    usual = scan.target_tokens / scan.source_tokens
-    ratio = scan.lengths[:, 1] / np.maximum(scan.lengths[:, 0], 1) / usual
+    mean_ratio = scan.target_tokens / scan.source_tokens
+    ratio = scan.lengths[:, 1] / np.maximum(scan.lengths[:, 0], 1) / mean_ratio
     long = np.maximum(*np.asarray(scan.lengths).T) >= 8
     odd = long & ((ratio > _RATIO) | (ratio < 1 / _RATIO))
-    lines.append(f"  lengths that do not match (one side {_RATIO:g} times too long): {odd.sum():,}")
+    lines.append(f"  mismatched lengths (one side {_RATIO:g} times too long): {odd.sum():,}")
 
     hashes = np.fromiter(_hashes(pairs), np.dtype((np.uint64, 3)), len(pairs))
     source, target, both = hashes.T
     lines.append(
-        f"  duplicates: {_repeated(both):,} pairs stand there before; "
-        f"{_repeated(source) - _repeated(both):,} sources come with another target, "
+        f"  duplicates: {_repeated(both):,} pairs occur earlier; "
+        f"{_repeated(source) - _repeated(both):,} sources occur earlier with another target, "
         f"{_repeated(target) - _repeated(both):,} targets with another source; "
-        f"{(source == target).sum():,} pairs are the same on both sides"
+        f"{(source == target).sum():,} pairs have equal sides"
     )
     for other, others in seen.items():
-        lines.append(f"  sources that stand in {other} too: {np.isin(source, others).sum():,}")
+        lines.append(f"  sources that also occur in {other}: {np.isin(source, others).sum():,}")
     seen[name] = source
     return lines
 
 
 def _hashes(pairs: corpus.Pairs) -> Iterator[tuple[int, int, int]]:
-    """64-bit hashes of source, target and both, a pair at a time."""
+    """64-bit hashes of source, target and both, for each pair."""
     digest = lambda text: int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())  # noqa: E731
     for chunk in _chunks(pairs):
         for source, target in chunk:
@@ -94,45 +93,48 @@ def _repeated(hashes: np.ndarray) -> int:
     return len(hashes) - len(np.unique(hashes))
 
 
-def _fertility(pairs: corpus.Pairs, side_tokenizer: tokenizer.Tokenizer, side: int) -> str:
-    """Pieces a word, or a character where words are not set apart; over the first few thousand."""
+def _pieces_per_word(pairs: corpus.Pairs, side_tokenizer: tokenizer.Tokenizer, side: int) -> str:
+    """Pieces a word, or a character in unspaced languages, over the first few thousand pairs."""
     texts = [pair[side] for pair in next(_chunks(pairs))]
     pieces = sum(len(ids) - 1 for ids in side_tokenizer.encode_batch(texts))
     words, characters = sum(len(t.split()) for t in texts), sum(map(len, texts))
-    if characters / words > 9:  # nobody writes such long words: this language sets none apart
+    if characters / words > 9:  # no language has such long words: this one writes no spaces
         return f"{pieces / characters:.2f} pieces a character"
     return f"{pieces / words:.2f} pieces a word"
 
 
-def _density(c: config.Config, data: setup.Data) -> list[str]:
-    """How full packed batches are, by packing a few."""
-    batches = stream.batches(data.pairs, data.scan, data.tokenizers, c.data, prefetch=0)
-    some = list(itertools.islice(batches, _BATCHES))
-    full = [
-        np.mean([(batch[f"{side}_segments"] != 0).mean() for batch in some])
+def _density(experiment: config.Config, data: setup.Data) -> list[str]:
+    """How full packed batches are, measured on a few."""
+    sizes = experiment.data
+    reader = stream.batches(data.pairs, data.scan, data.tokenizers, sizes, prefetch=0)
+    batches = list(itertools.islice(reader, _BATCHES))
+    density = [
+        np.mean([(getattr(batch, f"{side}_segments") != 0).mean() for batch in batches])
         for side in ("source", "target")
     ]
-    pairs = np.mean([batch["target_segments"].max(axis=1).sum() for batch in some])
+    pairs = np.mean([batch.target_segments.max(axis=1).sum() for batch in batches])
     return [
-        f"batches: {c.data.rows} rows of {c.data.source_length}/{c.data.target_length} tokens, "
-        f"{pairs:.1f} pairs each; full to {full[0]:.1%} (source) and {full[1]:.1%} (target); "
+        f"batches: {sizes.rows} rows of {sizes.source_length}/{sizes.target_length} tokens, "
+        f"{pairs:.1f} pairs each; {density[0]:.1%} (source) and {density[1]:.1%} (target) full; "
         f"{len(data.scan.kept) / pairs:,.0f} updates an epoch"
     ]
 
 
-def _memory(c: config.Config) -> list[str]:
-    """Bytes that training takes, by the compiler's own account of the real update."""
-    declaration = transformer.declare(c.model)
-    rule = optimizer.make(c.optimizer, declaration)
-    state = step.abstract_state(c, rule)
-    compiled = step.jit_update(c, rule).lower(state, step.abstract_batch(c)).compile()
-    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+def _memory(experiment: config.Config) -> list[str]:
+    """The memory of training, by the compiler's analysis of the real update."""
+    declaration = transformer.declare(experiment.model)
+    rule = optimizer.make(experiment.optimizer, declaration)
+    state = step.abstract_state(experiment, rule)
+    batch = step.abstract_batch(experiment)
+    compiled = step.jit_update(experiment, rule).lower(state, batch).compile()
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     analysis = compiled.memory_analysis()
-    temporary = analysis.temp_size_in_bytes if analysis else 0
+    temporary_bytes = analysis.temp_size_in_bytes if analysis else 0
     mib = 2**20
     return [
         f"memory on one {jax.devices()[0].device_kind} device: "
-        f"{params.count(declaration):,} parameters; weights and optimizer {held / mib:,.0f} MiB, "
-        f"activations and gradients {temporary / mib:,.0f} MiB, "
-        f"together {(held + temporary) / mib:,.0f} MiB"
+        f"{params.count(declaration):,} parameters; "
+        f"weights and optimizer {state_bytes / mib:,.0f} MiB, "
+        f"activations and gradients {temporary_bytes / mib:,.0f} MiB, "
+        f"together {(state_bytes + temporary_bytes) / mib:,.0f} MiB"
     ]

@@ -1,12 +1,9 @@
-"""The training loop: the same command starts a run, and goes on with it wherever it stopped.
+"""The training loop: one command starts a run, and the same command resumes it.
 
-A run's folder holds all there is to it: ``config.json``, ``tokenizers/``, ``checkpoints/`` (to go
-on from), ``best/`` (to translate with), ``hypotheses/`` (of every validation), ``metrics.tsv``,
-``tensorboard/`` and ``log.txt``.
+Everything about a run is in its folder, see ``run_folder.RunFolder``.
 """
 
 import dataclasses
-import functools
 import logging
 import signal
 import time
@@ -15,22 +12,23 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
-from etils import epath
 
-from tfm import checkpoint, config, params, processes, sharding, storage, terminal, transformer
+from tfm import config, params, processes, sharding, storage, terminal, transformer
 from tfm.data import stream
+from tfm.run_folder import RunFolder
 from tfm.terminal import Stopwatch
 from tfm.training import optimizer, setup, step
-from tfm.training.metrics import Record
-from tfm.training.preemption import BrokenOff, Signals
+from tfm.training.metrics import MetricsWriter
+from tfm.training.preemption import PreemptionHandler, ValidationInterrupted
 from tfm.training.progress import Progress
 from tfm.training.setup import Data, check_same, open_data, resolve
 from tfm.training.validation import Validation
+from tfm.transformer import kernels
 
 _log = logging.getLogger(__name__)
 
 SIGTERM_EXIT = 128 + signal.SIGTERM
-"""Exit code of a run that was told to stop, saved, and can go on."""
+"""Exit code of a run that stopped on a signal after saving, and can be resumed."""
 
 
 class Outcome(NamedTuple):
@@ -38,9 +36,9 @@ class Outcome(NamedTuple):
 
     Attributes:
       step: updates made, over all resumes.
-      reason: in words.
+      reason: why it ended, in words.
       best: the best value of ``train.metric`` on the dev set, or None.
-      interrupted: it was told to stop before it was done.
+      interrupted: a signal stopped it before it was done.
     """
 
     step: int
@@ -50,250 +48,260 @@ class Outcome(NamedTuple):
 
 
 def train(
-    c: config.Config, folder: str | PathLike, group: processes.Group = processes.ALONE
+    experiment: config.Config, folder: str | PathLike, group: processes.Group = processes.ALONE
 ) -> Outcome:
-    """Trains until ``c.train.stop``, early stopping or SIGTERM.
+    """Trains until ``train.stop``, early stopping or SIGTERM.
 
-    Of several processes all call it, and process 0 writes the log, the record and the like.
+    All processes of a run call it; process 0 writes the log and the metrics.
 
     Raises:
-      ValueError: settings, data or a kept run that do not fit together.
-      FloatingPointError: ``c.train.bad_steps`` updates in a row had no finite loss.
-      OSError: a checkpoint could not be written.
+      ValueError: settings, data or an existing run that do not fit together.
+      FloatingPointError: ``train.bad_steps`` updates in a row had no finite loss.
+      OSError: a checkpoint could not be saved.
     """
-    folder = storage.path(folder)
-    config.parse_stop(c.train.stop)
-    transformer.check(c.model, vocabularies=False)  # before time is spent on the data
-    group.check_shared(folder)
+    folder = RunFolder(folder)
+    config.parse_stop(experiment.train.stop)
+    transformer.validate(
+        experiment.model, experiment.execution, vocabularies=False
+    )  # before the data is prepared
+    group.check_shared(folder.path)
     with ExitStack() as stack:
-        if group.first:
-            stack.enter_context(terminal.log_to_file(folder / "log.txt"))
-        data = open_data(c, folder, group)
-        c = resolve(c, data)
-        check_same(c, folder / "config.json")
-        run = _Run(c, folder, data, group, stack)
-        # Now that the settings are known to work: they bind all that comes after.
-        if group.first:
-            storage.write_atomically(folder / "config.json", config.to_json(c).encode())
-        return run.go()
+        if group.is_primary:
+            stack.enter_context(terminal.log_to_file(folder.log))
+        data = open_data(experiment, folder, group)
+        experiment = resolve(experiment, data)
+        check_same(experiment, folder.config)
+        run = _Run(experiment, folder, data, group, stack)
+        # Only now are the settings known to work: a later start must use the same.
+        if group.is_primary:
+            storage.write_atomically(folder.config, config.to_json(experiment).encode())
+        return run.train()
 
 
 class _Run:
-    """One process's part of a run, from where it stands to the end."""
+    """One process's part of a run. Read ``train`` first."""
 
     def __init__(
         self,
-        c: config.Config,
-        folder: epath.Path,
+        experiment: config.Config,
+        folder: RunFolder,
         data: Data,
         group: processes.Group,
         stack: ExitStack,
     ) -> None:
-        self.c, self.folder, self.data, self.group = c, folder, data, group
-        group.at("opening the checkpoints", 10)
-        declaration = transformer.declare(c.model)
-        self.rate = optimizer.schedule(c.optimizer)
-        rule = optimizer.make(c.optimizer, declaration)
-        self.layout = sharding.Layout(sharding.make(c.mesh))
-        self.update = step.jit_update(c, rule, self.layout)
-        saving = {
-            "tries": c.train.save_tries,
-            "pause": c.train.save_pause,
-            "on_full_disk": c.train.on_full_disk,
-            "group": group,
-        }
+        """Builds the update, opens checkpoints and data, and restores or initialises the state."""
+        self.experiment, self.folder, self.data, self.group = experiment, folder, data, group
+        group.set_stage("opening the checkpoints", timeouts=10)
+        declaration = transformer.declare(experiment.model)
+        self.learning_rate = optimizer.schedule(experiment.optimizer)
+        rule = optimizer.make(experiment.optimizer, declaration)
+        self.layout = sharding.Layout(sharding.make(experiment.mesh))
+        self.jit_update = step.jit_update(experiment, rule, self.layout)
+        self.update: jax.stages.Compiled | None = None
         self.checkpoints, self.best = (
-            stack.enter_context(checkpoint.Checkpoints(folder / name, keep, **saving))
-            for name, keep in (("checkpoints", 2), ("best", 1))
+            stack.enter_context(setup.open_checkpoints(experiment, path, keep, group))
+            for path, keep in ((folder.checkpoints, 2), (folder.best, 1))
         )
-        host, self.hosts = self.layout.host_block()
-        self.batches = stream.batches(
-            data.pairs,
-            data.scan,
-            data.tokenizers,
-            c.data,
-            nbest=c.tokenizer.sample_nbest,
-            alpha=c.tokenizer.sample_alpha,
-            host=host,
-            hosts=self.hosts,
-        )
+        self.batches = setup.open_batches(experiment, data, self.layout)
         stack.callback(self.batches.close)
-        self.state, self.progress, unfinished = self._begin(rule)
+        self.state, self.progress, unlogged = self._restore_or_init(rule)
         self.step = int(self.state.step)
-        cells = c.data.rows * c.data.target_length
-        self.record = Record(
-            folder, self.step, self.progress.validated, cells, unfinished, writes=group.first
+        self.pending: tuple[int, step.Metrics] | None = None  # metrics on the devices
+        sizes = experiment.data
+        cells = sizes.rows * sizes.target_length
+        self.metrics = MetricsWriter(
+            folder, self.step, self.progress.validated, cells, unlogged, writes=group.is_primary
         )
-        stack.callback(self.record.close)
+        stack.callback(self.metrics.close)
         self.validation = None
         if data.dev is not None:
-            self.validation = Validation(c, folder, data.dev, data.tokenizers, group)
+            self.validation = Validation(experiment, folder, data.dev, data.tokenizers, group)
         _log.info(
             f"{params.count(declaration):,} parameters on {sharding.describe(self.layout.mesh)}, "
-            f"activations in {transformer.compute_dtype(c.model)}; batches of {c.data.rows} rows"
+            f"activations in {transformer.compute_dtype(experiment.execution)}; "
+            f"batches of {sizes.rows} rows"
         )
-        lengths = c.data.source_length, c.data.target_length
-        _log.info(transformer.computed(c.model, *lengths, self.layout))
+        lengths = sizes.source_length, sizes.target_length
+        _log.info(kernels.describe(experiment.model, experiment.execution, *lengths, self.layout))
 
-    def _begin(self, rule: Any) -> tuple[step.State, Progress, list[list[float]]]:
-        """The newest checkpoint's state, or a fresh one; progress; metrics not yet recorded."""
-        wanted = step.abstract_state(self.c, rule, self.layout)
-        found = self.checkpoints.restore(wanted)
-        if found is None:
-            places = jax.tree.map(lambda x: x.sharding, wanted)
-            init = functools.partial(step.init_state, self.c, rule)
-            fresh = jax.jit(init, out_shardings=places)()
-            fresh = setup.with_vectors(fresh, self.c, self.data.tokenizers)
-            return jax.device_put(fresh, places), Progress(), []
-        at, state, position = found
+    def _restore_or_init(self, rule: Any) -> tuple[step.State, Progress, list[list[float]]]:
+        """The state and progress of the newest checkpoint, or initial ones; unlogged metrics."""
+        abstract = step.abstract_state(self.experiment, rule, self.layout)
+        restored = self.checkpoints.restore(abstract)
+        if restored is None:
+            state = setup.initial_state(self.experiment, rule, abstract, self.data.tokenizers)
+            return state, Progress(), []
+        update, state, position = restored
         self.batches.set_state(position["data"])
-        _log.info(f"going on from update {at:,} in {self.folder}")
-        return state, Progress(**position["progress"]), position.get("metrics", [])
+        _log.info(f"resuming from update {update:,} in {self.folder}")
+        progress = Progress.from_json(position["progress"])
+        return state, progress, position.get("metrics", [])
 
-    def go(self) -> Outcome:
-        """Trains to the end; returns how it ended."""
-        watch = Stopwatch(self.progress.elapsed)
+    def train(self) -> Outcome:
+        """The loop: from the current update until there is a reason to stop, or a signal."""
+        every = self.experiment.train
+        self.clock = Stopwatch(self.progress.elapsed)
         reason = self.progress.reason_to_stop(*self._so_far(self.progress.elapsed))
-        if reason and not self.progress.owed:
+        if reason and not self.progress.pending_validation:
             return Outcome(self.step, f"nothing left to do: {reason}", self.progress.best, False)
-        compiled, pending, due = None, None, False
-        alone = self.group.count == 1
-        with Signals(alone) as signals, terminal.Bar("training", self.group.first) as bar:
-            if self.progress.owed:
-                self._validate(signals)
-                reason = self.progress.reason_to_stop(*self._so_far(watch.seconds))
-            while not reason and not signals.told:
-                self.group.at(f"reading the batch of update {self.step + 1:,}")
-                batch = next(self.batches)
-                times = 1 if compiled else 10
-                compiled = compiled or self._compile()
-                self.group.at(f"in update {self.step + 1:,}", times)
-                # Asked ahead of the update, so that the answer is there while it is worked on.
-                pairs = batch["target_segments"].max(axis=1).sum()
-                facts = [pairs, signals.number, watch.seconds]
-                asked, count = self.group.ask(facts, self.state.step)
-                self.state = self.state.replace(step=count)
-                rows = {name: self.layout.put(x, "batch", "length") for name, x in batch.items()}
-                self.state, metrics = compiled(self.state, rows)
-                self.step += 1
-                # The device works on this update while the host looks at the one before.
-                self._take(pending)
-                pending = self.step, metrics
-                seconds = self._hear(asked, signals)
-                if self.step % self.c.train.log_every == 0:
-                    self._take(pending)
-                    pending = None
-                    rate = float(self.rate(self.step - 1))
-                    words = self.record.log(self.step, self._epochs(), watch.seconds, rate)
-                    bar.show(self.progress.share(*self._so_far(seconds)), words)
-                    due = self.checkpoints.failed()
-                if self.step % self.c.train.validate_every == 0:
-                    self._validate(signals)
+        with (
+            PreemptionHandler(self.group.count == 1) as self.preemption,
+            terminal.Bar("training", self.group.is_primary) as bar,
+        ):
+            if self.progress.pending_validation:
+                self._validate()
+                seconds = self.group.gather(self.clock.seconds)[0]  # all must decide alike
                 reason = self.progress.reason_to_stop(*self._so_far(seconds))
-                due = due or self.step % self.c.train.checkpoint_every == 0
-                if due and not reason and not signals.told:
-                    self._take(pending)
-                    pending, due = None, False
-                    self._save(watch)
-            self._take(pending)
+
+            while not reason and not self.preemption.stop_requested:
+                seconds = self._train_step()
+                save = self.step % every.checkpoint_every == 0
+                if self.step % every.log_every == 0:
+                    fraction = self.progress.fraction(*self._so_far(seconds))
+                    bar.show(fraction, self._log_metrics())
+                    save = self.checkpoints.needs_retry() or save
+                if self.step % every.validate_every == 0:
+                    self._validate()
+                reason = self.progress.reason_to_stop(*self._so_far(seconds))
+                if save and not reason and not self.preemption.stop_requested:
+                    self._save()
+
+            self._collect_metrics()
             if reason and self.progress.validated != self.step:
-                self._validate(signals)
-            self._save(watch, wait=True)
-        if reason and not self.progress.owed:
+                self._validate()
+            self._save(wait=True)
+        if reason and not self.progress.pending_validation:
             return Outcome(self.step, reason, self.progress.best, interrupted=False)
-        reason = f"told to stop by {signals.told}; the same command goes on"
+        reason = f"received {self.preemption.stop_requested}; the same command resumes the run"
         return Outcome(self.step, reason, self.progress.best, interrupted=True)
 
-    def _hear(self, asked: Any, signals: Signals) -> float:
-        """Counts the pairs of all processes, and tells ``signals`` if one of them got any.
+    def _train_step(self) -> float:
+        """One update on the next batch; returns the seconds of training, by process 0's clock.
 
-        Returns the seconds on one process's clock. All hear the same, so all end together.
+        While the devices compute, the host handles the metrics of the update before.
         """
-        pairs, numbers, seconds = jax.device_get(asked).T
-        # Every row is counted by as many devices as its process has, and others that hold it.
-        self.progress.pairs += int(pairs.sum(dtype=int)) * self.hosts // len(pairs)
-        signals.agree(int(numbers.max()))
+        self.group.set_stage(f"reading the batch of update {self.step + 1:,}")
+        batch = next(self.batches)
+        first = self.update is None
+        if first:
+            self.update = self._compile()
+        self.group.set_stage(f"in update {self.step + 1:,}", timeouts=10 if first else 1)
+        # Before the update, so that the result is there while the update still runs.
+        pairs = batch.target_segments.max(axis=1).sum()
+        numbers = [pairs, self.preemption.received, self.clock.seconds]
+        gathered, count = self.group.all_gather(numbers, after=self.state.step)
+        self.state = dataclasses.replace(self.state, step=count)
+        rows = jax.tree.map(lambda x: self.layout.put(x, "batch", "length"), batch)
+        self.state, metrics = self.update(self.state, rows)
+        self.step += 1
+        self._collect_metrics()
+        self.pending = self.step, metrics
+        return self._agree(gathered)
+
+    def _agree(self, gathered: Any) -> float:
+        """Adds up the pairs of all processes, and requests a stop if any received a signal.
+
+        All processes see the same numbers, and thus stop after the same update.
+
+        Args:
+          gathered: [devices, (pairs, signal number, seconds)].
+
+        Returns:
+          Seconds of training, by process 0's clock.
+        """
+        pairs, signals, seconds = jax.device_get(gathered).T
+        # A process's pairs are there once for each of its devices, and several processes may feed
+        # one shard of the batch: each shard is counted devices / shards times.
+        shards = self.layout.data_shard()[1]
+        self.progress.pairs += int(pairs.sum(dtype=int)) * shards // len(pairs)
+        self.preemption.request_stop(int(signals.max()))
         return float(seconds[0])
 
-    def _compile(self) -> Any:
-        self.group.at("compiling the update", 10)
-        began = time.perf_counter()
-        batch = step.abstract_batch(self.c, self.layout)
-        compiled = self.update.lower(self.state, batch).compile()
-        _log.info(f"compiled the update in {time.perf_counter() - began:.1f} s")
-        self.record.training_time = Stopwatch()
-        return compiled
-
-    def _take(self, pending: tuple[int, step.Metrics] | None) -> None:
-        """Fetches an update's metrics and gives up if too many went wrong."""
-        if pending is None:
+    def _collect_metrics(self) -> None:
+        """Fetches the metrics of the update in flight; raises if too many updates were skipped."""
+        if self.pending is None:
             return
-        update, metrics = pending[0], jax.device_get(pending[1])
-        self.record.add(metrics)
-        if bad := int(metrics.bad_steps):
-            _log.warning(
-                f"update {update:,}: loss {metrics.loss} with gradient norm "
-                f"{metrics.gradient_norm} skipped ({bad} in a row)"
+        update, metrics = self.pending[0], jax.device_get(self.pending[1])
+        self.pending = None
+        self.metrics.add(update, metrics)
+        skipped = int(metrics.bad_steps)
+        if skipped and skipped >= self.experiment.train.bad_steps:
+            latest = self.checkpoints.latest()
+            newest = f"the newest checkpoint is of update {latest or 0:,}"
+            raise FloatingPointError(
+                f"{skipped} updates in a row, up to {update:,}, had no finite loss "
+                "or gradient: lower optimizer.learning_rate, raise optimizer.warmup or set "
+                "optimizer.clip; " + ("there is no checkpoint" if latest is None else newest)
             )
-            if bad >= self.c.train.bad_steps:
-                at = self.checkpoints.latest()
-                newest = f"the newest checkpoint is of update {at or 0:,}"
-                raise FloatingPointError(
-                    f"{bad} updates in a row, up to {update:,}, had no finite loss or gradient: "
-                    "lower optimizer.learning_rate, raise optimizer.warmup or set optimizer.clip; "
-                    + ("there is no checkpoint" if at is None else newest)
-                )
 
-    def _epochs(self) -> float:
-        return self.progress.pairs / len(self.data.scan.kept)
+    def _log_metrics(self) -> str:
+        """Logs the metrics since the last log line; returns a short text for the progress bar."""
+        self._collect_metrics()
+        learning_rate = float(self.learning_rate(self.step - 1))
+        return self.metrics.log(self.step, self._epochs(), self.clock.seconds, learning_rate)
 
-    def _so_far(self, seconds: float) -> tuple[config.Train, int, float, float]:
-        """What ``Progress`` is asked about."""
-        return self.c.train, self.step, self._epochs(), seconds
+    def _validate(self) -> None:
+        """Scores the dev set, and saves the weights if they are the best so far.
 
-    def _save(self, watch: Stopwatch, wait: bool = False) -> None:
-        self.group.at(f"saving update {self.step:,}", 10)
-        self.record.flush()
-        self.progress.elapsed = watch.seconds
-        position = {
-            "data": stream.merge(self.group.gather(self.batches.get_state())),
-            "progress": dataclasses.asdict(self.progress),
-            "metrics": self.record.unfinished(),
-        }
-        self.checkpoints.save(self.step, self.state, position, wait=wait)
-
-    def _validate(self, signals: Signals) -> None:
-        """Scores the dev set, and saves the weights if they are best. When told to stop it is
-        broken off, and done by whoever goes on: saving comes first.
+        A stop request interrupts it, since saving is more urgent; the resumed run validates then.
         """
         if self.validation is None:
             self.progress.validated = self.step
             return
-        self.group.at(f"validating update {self.step:,}", 10)
+        self.group.set_stage(f"validating update {self.step:,}", timeouts=10)
         try:
-            self.progress.owed = True
-            with self.record.training_time.paused(), signals.may_break_off():
-                scores = self.validation.scores(
-                    self.step, self.layout.replicate(self.state.weights)
-                )
-        except BrokenOff:
+            self.progress.pending_validation = True
+            with self.metrics.training_time.paused(), self.preemption.interruptible():
+                weights = self.layout.replicate(self.state.weights)
+                scores = self.validation.scores(self.step, weights)
+        except ValidationInterrupted:
             return
-        self.progress.validated, self.progress.owed = self.step, False
-        self.record.write(self.step, {f"dev/{name}": value for name, value in scores.items()})
-        metric = self.c.train.metric
-        better = self.progress.is_better(self.c.train, scores[metric])
+        self.progress.validated, self.progress.pending_validation = self.step, False
+        self.metrics.write(self.step, {f"dev/{name}": value for name, value in scores.items()})
+        value = scores[self.experiment.train.metric]
+        better = self.progress.is_better(self.experiment.train, value)
         _log.info(
             f"update {self.step:,} | dev loss {scores['loss']:.3f} | BLEU {scores['bleu']:.2f} | "
             f"chrF {scores['chrf']:.2f} | exact {scores['exact']:.1f} %"
             + (" | best so far" if better else "")
         )
+        self.progress.since_best = 0 if better else self.progress.since_best + 1
         if better:
-            self.progress.since_best = 0
-            # Numbered apart from updates: a resumed run may come by the same update again.
-            number = (self.best.latest() or 0) + 1
-            info = {"update": self.step, metric: scores[metric]}
-            # It is on disk before a checkpoint can tell of it.
-            if self.best.save(number, self.state.weights, info, wait=True):
-                self.progress.best = scores[metric]
-        else:
-            self.progress.since_best += 1
+            self._save_best(value)
+
+    def _save_best(self, value: float) -> None:
+        # Numbered independently of updates, since a resumed run may validate an update again.
+        number = (self.best.latest() or 0) + 1
+        info = {"update": self.step, self.experiment.train.metric: value}
+        # Waits, because a checkpoint must not mention a best value that is not on disk.
+        if self.best.save(number, self.state.weights, info, wait=True):
+            self.progress.best = value
+
+    def _save(self, wait: bool = False) -> None:
+        """Saves a checkpoint of the state and of everything else that resuming needs."""
+        self._collect_metrics()
+        self.group.set_stage(f"saving update {self.step:,}", timeouts=10)
+        self.metrics.flush()
+        self.progress.elapsed = self.clock.seconds
+        position = {
+            "data": stream.merge(self.group.gather(self.batches.get_state())),
+            "progress": self.progress.to_json(),
+            "metrics": self.metrics.unlogged(),
+        }
+        self.checkpoints.save(self.step, self.state, position, wait=wait)
+
+    def _so_far(self, seconds: float) -> tuple[config.Train, int, float, float]:
+        """The arguments of ``Progress.reason_to_stop`` and ``fraction``."""
+        return self.experiment.train, self.step, self._epochs(), seconds
+
+    def _epochs(self) -> float:
+        return self.progress.pairs / len(self.data.scan.kept)
+
+    def _compile(self) -> jax.stages.Compiled:
+        self.group.set_stage("compiling the update", timeouts=10)
+        start = time.perf_counter()
+        batch = step.abstract_batch(self.experiment, self.layout)
+        compiled = self.jit_update.lower(self.state, batch).compile()
+        _log.info(f"compiled the update in {time.perf_counter() - start:.1f} s")
+        self.metrics.training_time = Stopwatch()
+        return compiled

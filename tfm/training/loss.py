@@ -1,14 +1,14 @@
-"""Cross-entropy against a large vocabulary, without ever keeping its logits.
+"""Cross-entropy over a large vocabulary that never stores all logits at once.
 
-The logits ``[B,T,V]`` in float32 are the largest array of a training step. Here a scan walks over
-slices of T, so that only about ``chunk`` tokens' logits exist at one time. When the loss is
-differentiated, the same walk also makes the gradients, while a slice's logits are still at hand:
-three matrix products in all, and nothing is computed twice (the idea of Liger Kernel's fused linear
+The logits ``[B,T,V]`` in float32 are the largest array of a training step. Here ``lax.scan`` runs
+over slices of T, so that only about ``chunk`` tokens' logits exist at one time. When the loss is
+differentiated, the same scan also computes the gradients, while a slice's logits exist: three
+matrix products in all, and nothing is computed twice (the idea of Liger Kernel's fused linear
 cross-entropy, Hsu et al. 2024).
 
-On a mesh every device walks over its own tokens and its own part of the vocabulary. Within the walk
-only three numbers a token are exchanged, and those only where the vocabulary is cut (Shoeybi 2019,
-§3); the gradients are summed up once, after it.
+On a mesh every device scans its own tokens against its own shard of the vocabulary. Within the scan
+devices exchange three numbers a token, and only if the vocabulary is sharded (Shoeybi 2019, §3);
+the gradients are summed over devices once, after it.
 """
 
 import functools
@@ -31,7 +31,7 @@ _HIDDEN = (*_TOKENS, None)
 class Loss(NamedTuple):
     """Sums over the weighted tokens, float32 scalars; divide by ``tokens`` for means.
 
-    Only ``loss`` carries a gradient. The others are for the log.
+    Only ``loss`` has a gradient. The others are metrics.
 
     Attributes:
       loss: label-smoothed cross-entropy, in nats.
@@ -59,30 +59,30 @@ def cross_entropy(
     """Cross-entropy of ``softmax(hidden tableᵀ)`` against the labels.
 
     The smoothed target is ``(1-ε)·one_hot(label) + ε/V`` (Szegedy et al. 2016, §7): the mass ε is
-    spread evenly over all V entries, the label among them, as torch's ``label_smoothing`` does. A
+    spread evenly over all V entries, including the label, as in torch's ``label_smoothing``. A
     token's loss is thus ``(1-ε)·nll + ε·mean_v(-log p_v)``.
 
     Matrix products run in the dtype of ``hidden_BTD`` and accumulate in float32; the softmax and
-    all sums are float32. Gradients come back in their inputs' dtypes; that of the table is
+    all sums are float32. Gradients have their inputs' dtypes; that of the table is
     accumulated in float32. The gradient with respect to the weights is zero: they are constants.
     Reverse mode only (``jax.grad``, ``jax.vjp``), and first order only.
 
     Args:
       hidden_BTD: the decoder's output.
       table_VD: the output embedding.
-      labels_BT: int ids. Where the weight is zero, any value will do.
+      labels_BT: int ids; any value where the weight is zero.
       weights_BT: weight of each token, zero at padding. A token of weight zero adds nothing, and
-        the gradient at it is exactly zero, even where ``hidden_BTD`` is not finite.
+        its gradient is exactly zero, even where ``hidden_BTD`` is not finite.
       label_smoothing: ε, in [0, 1).
-      chunk: tokens whose logits exist at one time on each device. Rounded down to whole positions
-        of its rows, but at least one.
-      layout: the mesh that the arrays live on, if any.
+      chunk: tokens whose logits exist at one time on each device; rounded down to a multiple of
+        its rows, but at least one position of each.
+      layout: how the arrays are sharded.
 
     Returns:
       Sums over all tokens of the batch.
 
     Raises:
-      ValueError: shapes that do not fit, or a setting out of range.
+      ValueError: shapes that do not fit, or an argument out of range.
     """
     (B, T, D), V = hidden_BTD.shape, table_VD.shape[0]
     if table_VD.shape[1:] != (D,):
@@ -104,13 +104,13 @@ def cross_entropy(
     weights_BT = weights_BT.astype(jnp.float32)
     hidden_BTD = layout.constrain(hidden_BTD, *_HIDDEN)
     table_VD = layout.constrain(table_VD, *_TABLE)
-    walk = _Walk(label_smoothing, chunk, V, layout)
-    sums = _sums(walk, hidden_BTD, table_VD, labels_BT, weights_BT)
+    settings = _Settings(label_smoothing, chunk, V, layout)
+    sums = _sums(settings, hidden_BTD, table_VD, labels_BT, weights_BT)
     return Loss(*sums, tokens=weights_BT.sum())
 
 
-class _Walk(NamedTuple):
-    """What stays the same during a walk: ε, a device's tokens a slice, V, and the mesh."""
+class _Settings(NamedTuple):
+    """Constants of the scan: ε, tokens a slice on a device, V, and the layout."""
 
     smoothing: float
     chunk: int
@@ -120,52 +120,52 @@ class _Walk(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sums(
-    walk: _Walk,
+    settings: _Settings,
     hidden_BTD: jax.Array,
     table_VD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> Sums:
-    """(loss, nll, correct), and no more than the forward product."""
+    """(loss, nll, correct), with the forward matrix product alone."""
 
     def body(
         hidden_BTD: jax.Array, table_VD: jax.Array, labels_BT: jax.Array, weights_BT: jax.Array
     ) -> Sums:
-        table = _table(walk, hidden_BTD.dtype, table_VD)
+        table = _table(settings, hidden_BTD.dtype, table_VD)
 
         def add_slice(sums: Sums, tokens: Slice) -> tuple[Sums, None]:
-            new, _ = _score(walk, *table, *tokens)
+            new, _ = _score(settings, *table, *tokens)
             return jax.tree.map(jnp.add, sums, new), None
 
-        slices = _slices(walk.chunk, hidden_BTD, labels_BT, weights_BT)
+        slices = _slices(settings.chunk, hidden_BTD, labels_BT, weights_BT)
         sums, _ = lax.scan(add_slice, _zeros(), slices)
-        return tuple(walk.layout.psum(x, *_TOKENS) for x in sums)
+        return tuple(settings.layout.psum(x, *_TOKENS) for x in sums)
 
     inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
-    run = walk.layout.shard_map(body, inputs, ((),) * 3)
+    run = settings.layout.shard_map(body, inputs, ((),) * 3)
     return run(hidden_BTD, table_VD, labels_BT, weights_BT)
 
 
 def _sums_and_gradients(
-    walk: _Walk,
+    settings: _Settings,
     hidden_BTD: jax.Array,
     table_VD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> tuple[Sums, tuple[jax.Array, ...]]:
-    """The sums, and as residuals the gradients of ``loss`` themselves."""
+    """The sums, and as residuals the gradients of ``loss``."""
 
     def body(
         hidden_BTD: jax.Array, table_VD: jax.Array, labels_BT: jax.Array, weights_BT: jax.Array
     ) -> tuple[jax.Array, ...]:
         B, T, D = hidden_BTD.shape
-        product_VD, mean_D = _table(walk, hidden_BTD.dtype, table_VD)
+        product_VD, mean_D = _table(settings, hidden_BTD.dtype, table_VD)
 
         def add_slice(
             carry: tuple[Sums, jax.Array], tokens: Slice
         ) -> tuple[tuple[Sums, jax.Array], jax.Array]:
             sums, d_table_VD = carry
-            new, d_logits = _score(walk, product_VD, mean_D, *tokens)
+            new, d_logits = _score(settings, product_VD, mean_D, *tokens)
             d_logits = d_logits.astype(hidden_BTD.dtype)
             d_hidden = jnp.einsum("btv,vd->btd", d_logits, product_VD)
             d_table_VD += jnp.einsum(
@@ -174,24 +174,24 @@ def _sums_and_gradients(
             return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden
 
         start = (_zeros(), jnp.zeros(product_VD.shape, jnp.float32))
-        slices = _slices(walk.chunk, hidden_BTD, labels_BT, weights_BT)
+        slices = _slices(settings.chunk, hidden_BTD, labels_BT, weights_BT)
         (sums, d_table_VD), d_hidden = lax.scan(add_slice, start, slices)
         d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
         return (
-            *(walk.layout.psum(x, *_TOKENS) for x in sums),
-            walk.layout.psum(d_hidden_BTD, "vocab"),
-            walk.layout.psum_scatter(d_table_VD, _TABLE, *_TOKENS),
+            *(settings.layout.psum(x, *_TOKENS) for x in sums),
+            settings.layout.psum(d_hidden_BTD, "vocab"),
+            settings.layout.psum_scatter(d_table_VD, _TABLE, *_TOKENS),
         )
 
     inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
-    run = walk.layout.shard_map(body, inputs, ((), (), (), _HIDDEN, _TABLE))
+    run = settings.layout.shard_map(body, inputs, ((), (), (), _HIDDEN, _TABLE))
     *sums, d_hidden_BTD, d_table_VD = run(hidden_BTD, table_VD, labels_BT, weights_BT)
-    # An empty array remembers the table's dtype: residuals are arrays.
+    # Residuals must be arrays: an empty one carries the table's dtype.
     return tuple(sums), (d_hidden_BTD, d_table_VD, jnp.zeros((0,), table_VD.dtype))
 
 
 def _scale_gradients(
-    walk: _Walk, residuals: tuple[jax.Array, ...], cotangents: Sums
+    settings: _Settings, residuals: tuple[jax.Array, ...], cotangents: Sums
 ) -> tuple[jax.Array | None, ...]:
     d_hidden_BTD, d_table_VD, like_table = residuals
     d_loss = cotangents[0]
@@ -202,15 +202,17 @@ def _scale_gradients(
 _sums.defvjp(_sums_and_gradients, _scale_gradients)
 
 
-def _table(walk: _Walk, dtype: jnp.dtype, table_VD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The table in the dtype of the products, and its mean row; this device's part of V each."""
-    mean_D = walk.layout.psum(table_VD.astype(jnp.float32).sum(0), "vocab") / walk.vocab
-    product_VD = walk.layout.all_gather(table_VD.astype(dtype), 1, "embed")
-    return product_VD, walk.layout.all_gather(mean_D, 0, "embed")
+def _table(
+    settings: _Settings, dtype: jnp.dtype, table_VD: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The device's rows of the table in the products' dtype, and the mean of all rows [D]."""
+    mean_D = settings.layout.psum(table_VD.astype(jnp.float32).sum(0), "vocab") / settings.vocab
+    product_VD = settings.layout.all_gather(table_VD.astype(dtype), 1, "embed")
+    return product_VD, settings.layout.all_gather(mean_D, 0, "embed")
 
 
 def _score(
-    walk: _Walk,
+    settings: _Settings,
     table_VD: jax.Array,
     mean_D: jax.Array,
     hidden_BtD: jax.Array,
@@ -218,30 +220,30 @@ def _score(
     weights_Bt: jax.Array,
 ) -> tuple[Sums, jax.Array]:
     """Sums of one slice, and the gradient of its loss with respect to its logits ``[B,t,V]``."""
-    smoothing, layout = walk.smoothing, walk.layout
+    smoothing, layout = settings.smoothing, settings.layout
     logits = jnp.einsum("btd,vd->btv", hidden_BtD, table_VD, preferred_element_type=jnp.float32)
     labels_Bt = labels_Bt - layout.axis_offset("vocab", table_VD.shape[0])
     is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == labels_Bt[..., None]
     label_Bt = _label_logits(layout, logits, labels_Bt)
-    # Σ_v logits / V = hidden · mean of the table: one pass over the logits less.
+    # Σ_v logits / V = hidden · mean of the table, which saves a pass over the logits.
     mean_Bt = hidden_BtD.astype(jnp.float32) @ mean_D
     max_Bt = layout.pmax(logits.max(-1), "vocab")
     Z_Bt = layout.psum(jnp.exp(logits - max_Bt[..., None]).sum(-1), "vocab")
     log_Z_Bt = max_Bt + jnp.log(Z_Bt)
     nll_Bt = log_Z_Bt - label_Bt
     loss_Bt = (1 - smoothing) * nll_Bt + smoothing * (log_Z_Bt - mean_Bt)
-    # The label's logit against the maximum, for an argmax over V costs a quarter of the step.
+    # Compared with the maximum, because an argmax over V costs a quarter of the step.
     correct_Bt = (label_Bt >= max_Bt).astype(jnp.float32)
     sums = tuple((x * weights_Bt).sum() for x in (loss_Bt, nll_Bt, correct_Bt))
 
-    even = smoothing / walk.vocab
+    even = smoothing / settings.vocab
     target = jnp.where(is_label, 1 - smoothing + even, even)
     d_logits = weights_Bt[..., None] * (jnp.exp(logits - log_Z_Bt[..., None]) - target)
     return sums, d_logits
 
 
 def _label_logits(layout: Layout, logits: jax.Array, labels_Bt: jax.Array) -> jax.Array:
-    """The logit of each label [B,t]; a label outside this device's vocabulary is another's."""
+    """The logit of each label [B,t], whichever device holds its shard of the vocabulary."""
     if not layout.mesh_axes("vocab"):
         return jnp.take_along_axis(logits, labels_Bt[..., None], -1)[..., 0]
     mine_Bt = (labels_Bt >= 0) & (labels_Bt < logits.shape[-1])
@@ -255,11 +257,11 @@ def _slices(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     n = -(-T // max(1, chunk // B))
     t = -(-T // n)
 
-    def cut(x: jax.Array) -> jax.Array:
+    def split(x: jax.Array) -> jax.Array:
         x = jnp.pad(x, [(0, 0), (0, n * t - T)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(B, n, t, *x.shape[2:]), 1, 0)
 
-    return tuple(cut(x) for x in arrays)
+    return tuple(split(x) for x in arrays)
 
 
 def _zeros() -> Sums:

@@ -1,4 +1,4 @@
-"""Update rules and learning-rate schedules: a choice of optax's parts, by name."""
+"""Optimizers and learning-rate schedules, composed of optax's parts by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
 def schedule(settings: config.Optimizer) -> Schedule:
-    """The learning rate of an update, a function of the number of updates already made.
+    """The learning rate as a function of the number of updates already made.
 
-    With u = 1 for the first update, the rate climbs as peak·u/warmup up to update ``warmup``; then
+    With u = 1 for the first update, the rate is peak·u/warmup up to update ``warmup``; then
 
     - rsqrt: peak·√(warmup/u) (the shape of Vaswani et al. 2017, §5.3, eq. 3; theirs has the peak
       1/√(d_model·warmup));
@@ -24,7 +24,7 @@ def schedule(settings: config.Optimizer) -> Schedule:
     - constant: the peak.
 
     Raises:
-      ValueError: settings that make no sense together.
+      ValueError: settings that contradict each other or are out of range.
     """
     _check_schedule(settings)
     warmup, kind = settings.warmup, settings.schedule
@@ -41,28 +41,28 @@ def schedule(settings: config.Optimizer) -> Schedule:
 
     def rate(updates_made: jax.typing.ArrayLike) -> jax.Array:
         update = jnp.asarray(updates_made, jnp.float32) + 1
-        climb = jnp.minimum(update / warmup, 1.0) if warmup else 1.0
-        return settings.learning_rate * climb * shape(update)
+        warmup_factor = jnp.minimum(update / warmup, 1.0) if warmup else 1.0
+        return settings.learning_rate * warmup_factor * shape(update)
 
     return rate
 
 
 def make(settings: config.Optimizer, declaration: params.Tree) -> optax.GradientTransformation:
-    """Clip by global norm, precondition, decay, scale by the learning rate; in this order.
+    """The optimizer: clip by global norm, precondition, decay, scale by the rate, in this order.
 
     - adam: Kingma & Ba 2015, with the settings of Vaswani et al. 2017, §5.3; no decay.
     - adamw: the same with decoupled decay (Loshchilov & Hutter 2019): -rate·weight_decay·θ.
     - adafactor: Shazeer & Stern 2018, §8: factored second moments with decay 1 - t^-0.8, updates
       clipped to RMS 1 and multiplied by the RMS of their parameter; ``b1``, ``b2`` and ``eps`` are
-      not used. Layers stacked in one array count as one parameter.
+      not used. Layers stacked in one array are treated as one parameter.
     - lion: Chen et al. 2023, algorithm 2; ``eps`` is not used.
 
     Args:
-      settings: names and numbers.
-      declaration: nested dict of ``Param``, of the parameters' structure.
+      settings: name and hyperparameters.
+      declaration: of the parameters, a nested dict of ``Param``.
 
     Raises:
-      ValueError: settings that make no sense together.
+      ValueError: settings that contradict each other or are out of range.
     """
     rules = {
         "adam": lambda: [optax.scale_by_adam(settings.b1, settings.b2, settings.eps)],
@@ -97,10 +97,10 @@ def make(settings: config.Optimizer, declaration: params.Tree) -> optax.Gradient
 
 
 def decay_mask(declaration: params.Tree) -> Any:
-    """True for matrices: two axes or more, the model width ("embed") one of them.
+    """Which parameters decay: those with two or more axes, among them the model width ("embed").
 
-    Thus embedding tables and projections decay. Norms, biases (even one a head, which has two axes)
-    and position tables do not.
+    These are embedding tables and projections. Norms, biases (also those of heads, which have two
+    axes) and position tables do not decay.
     """
 
     def is_matrix(p: params.Param) -> bool:
@@ -121,7 +121,7 @@ def _check_schedule(settings: config.Optimizer) -> None:
     if settings.warmup < 0:
         raise ValueError(f"optimizer.warmup {settings.warmup}: must not be negative")
     if settings.schedule == "rsqrt" and settings.warmup < 1:
-        raise ValueError("optimizer.warmup 0: schedule rsqrt falls from its warm-up, say 1 or more")
+        raise ValueError("optimizer.warmup 0: schedule rsqrt needs a warm-up of 1 update or more")
     if settings.schedule == "cosine" and settings.decay_updates <= settings.warmup:
         raise ValueError(
             f"optimizer.decay_updates {settings.decay_updates}: schedule cosine needs an update "

@@ -1,4 +1,4 @@
-"""What a run is told from outside: SIGTERM, which announces the end of a machine, and SIGINT."""
+"""Stopping cleanly on SIGTERM, which announces that a machine will be taken away, or on SIGINT."""
 
 import logging
 import signal
@@ -9,65 +9,65 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 
-class BrokenOff(BaseException):
-    """What was under way is left undone: the run was told to stop.
+class ValidationInterrupted(BaseException):
+    """A stop was requested, so the validation is abandoned; it can be done again later.
 
-    As KeyboardInterrupt, so that nothing on the way takes it for a failure of its own.
+    Like KeyboardInterrupt no ``Exception``, so that nothing handles it as a failure of its own.
     """
 
 
-class Signals:
-    """Listens while its block runs. A second SIGINT interrupts at once.
+class PreemptionHandler:
+    """Handles SIGTERM and SIGINT while its block runs; a second SIGINT interrupts at once.
 
     Attributes:
-      number: of the first signal that came to this process; 0 until there is one.
-      told: the name of the signal that the run stops by; empty until there is one. Of several
-        processes one alone does not stop: ``agree`` says when.
+      received: number of the first signal that this process received; 0 until then.
+      stop_requested: name of the signal because of which the run stops; empty until then. One of
+        several processes does not stop on its own signal but when ``request_stop`` is called.
     """
 
-    def __init__(self, alone: bool = True) -> None:
-        self.number, self.told = 0, ""
-        self._alone, self._breaking_off = alone, False
+    def __init__(self, single_process: bool = True) -> None:
+        self.received, self.stop_requested = 0, ""
+        self._single_process, self._interrupts = single_process, False
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> "PreemptionHandler":
         numbers = (signal.SIGTERM, signal.SIGINT)
-        self._before = {number: signal.signal(number, self._tell) for number in numbers}
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def agree(self, number: int) -> None:
-        """Takes the signal that one of the processes got, 0 if none did."""
-        if number and not self.told:
-            self.told = signal.Signals(number).name
+    def request_stop(self, number: int) -> None:
+        """Requests a stop because of a signal that one of the processes received; 0 is none."""
+        if number and not self.stop_requested:
+            self.stop_requested = signal.Signals(number).name
 
     @contextmanager
-    def may_break_off(self) -> Iterator[None]:
-        """For what takes long and can be done again: a notice gives half a minute.
+    def interruptible(self) -> Iterator[None]:
+        """A block that a signal interrupts: a preemption notice may leave half a minute only.
 
-        One process of several does not break off: the others would wait for it.
+        With several processes it is not interrupted, since the others would wait for this one.
 
         Raises:
-          BrokenOff: the run was told to stop, before or in the block.
+          ValidationInterrupted: a stop is requested, before or within the block.
         """
-        self._breaking_off = self._alone
+        self._interrupts = self._single_process
         try:
-            if self.told:
-                raise BrokenOff
+            if self.stop_requested:
+                raise ValidationInterrupted
             yield
         finally:
-            self._breaking_off = False
+            self._interrupts = False
 
-    def _tell(self, number: int, _: Any) -> None:
-        if self.number and number == signal.SIGINT:
+    def _handle(self, number: int, _: Any) -> None:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self.number:
-            self.number = number
+        if not self.received:
+            self.received = number
             _log.warning(f"{signal.Signals(number).name}: saving, then stopping")
-        if self._alone:
-            self.agree(number)
-        if self._breaking_off:
-            self._breaking_off = False
-            raise BrokenOff
+        if self._single_process:
+            self.request_stop(number)
+        if self._interrupts:
+            self._interrupts = False
+            raise ValidationInterrupted

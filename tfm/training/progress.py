@@ -1,15 +1,22 @@
-"""How far a run has come, and whether that is enough."""
+"""How far a run has come, and when it is done."""
 
-from dataclasses import dataclass
+import dataclasses
+from typing import Any
 
 from tfm import config
 
 
-@dataclass
+@dataclasses.dataclass
 class Progress:
-    """What a run must remember besides weights and data position; saved with each checkpoint.
+    """State of the loop besides weights and data position; saved with each checkpoint.
 
-    ``owed`` is a validation that was broken off: done at each start, until an update follows.
+    Attributes:
+      elapsed: seconds of training, over all resumes.
+      pairs: sentence pairs trained on.
+      best: best value of ``train.metric`` so far, or None.
+      since_best: validations since then.
+      validated: updates made before the newest finished validation; -1 if there was none.
+      pending_validation: a validation was interrupted, and is due before the next update.
     """
 
     elapsed: float = 0.0
@@ -17,20 +24,35 @@ class Progress:
     best: float | None = None
     since_best: int = 0
     validated: int = -1
-    owed: bool = False
+    pending_validation: bool = False
 
-    def share(self, c: config.Train, update: int, epochs: float, seconds: float) -> float:
-        """How much of ``c.stop`` is done."""
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Progress":
+        """Reads what ``to_json`` gave; older checkpoints call the last field "owed"."""
+        values = dict(values)
+        if "owed" in values:
+            values["pending_validation"] = values.pop("owed")
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, JSON-able."""
+        return dataclasses.asdict(self)
+
+    def fraction(self, train: config.Train, update: int, epochs: float, seconds: float) -> float:
+        """The fraction of ``train.stop`` that is done; 1 or more means all."""
         done = {"u": update, "e": epochs, "m": seconds / 60}
-        return max(done[unit] / amount for unit, amount in config.parse_stop(c.stop).items())
+        return max(done[unit] / limit for unit, limit in config.parse_stop(train.stop).items())
 
-    def reason_to_stop(self, c: config.Train, update: int, epochs: float, seconds: float) -> str:
-        """Why there is nothing more to do; empty while there is."""
-        if c.patience and self.since_best >= c.patience:
-            return f"no better {c.metric} in {self.since_best} validations"
-        return f"train.stop {c.stop} reached" if self.share(c, update, epochs, seconds) >= 1 else ""
+    def reason_to_stop(
+        self, train: config.Train, update: int, epochs: float, seconds: float
+    ) -> str:
+        """Why training is done; empty while it is not."""
+        if train.patience and self.since_best >= train.patience:
+            return f"no better {train.metric} in {self.since_best} validations"
+        done = self.fraction(train, update, epochs, seconds) >= 1
+        return f"train.stop {train.stop} reached" if done else ""
 
-    def is_better(self, c: config.Train, value: float) -> bool:
-        """Whether a value of ``c.metric`` is the best so far."""
-        sign = -1 if c.metric == "loss" else 1
+    def is_better(self, train: config.Train, value: float) -> bool:
+        """Whether a value of ``train.metric`` is the best so far."""
+        sign = -1 if train.metric == "loss" else 1
         return self.best is None or sign * value > sign * self.best

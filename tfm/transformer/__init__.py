@@ -1,47 +1,64 @@
-"""The encoder-decoder Transformer: configuration, parameters, encode, decode, and one layer."""
+"""The encoder-decoder Transformer: architecture, parameters, encode, decode, and one layer."""
 
-from tfm.transformer.attention import Look
+from tfm.transformer.attention import AttentionOutput, cross_attention, self_attention
+from tfm.transformer.batch import Batch, single_sentences
+from tfm.transformer.cache import Cache, KVCache
 from tfm.transformer.config import (
     PRESETS,
-    ROTARY,
-    Config,
-    Embeddings,
+    Architecture,
+    Execution,
     compute_dtype,
     head_width,
-    on_any_device,
     table_names,
 )
-from tfm.transformer.context import Sight, across, own_row, step
-from tfm.transformer.forward import decode, embed_tokens, encode, forward, output_table
-from tfm.transformer.kernels import computed, implementation
-from tfm.transformer.layer import Looks, final_norm, layer
+from tfm.transformer.context import AttentionContext, cross_context, self_context, step_context
+from tfm.transformer.forward import (
+    ForwardActivations,
+    activations,
+    decode,
+    embed_tokens,
+    encode,
+    forward,
+    output_table,
+)
+from tfm.transformer.incremental import decode_step, inference_params, init_cache
+from tfm.transformer.layer import LayerOutput, final_norm, layer
 from tfm.transformer.params import declare
-from tfm.transformer.validate import check
+from tfm.transformer.scores import Scores
+from tfm.transformer.validate import validate
 
 __all__ = [
     "PRESETS",
-    "ROTARY",
-    "Config",
-    "Embeddings",
-    "Look",
-    "Looks",
-    "Sight",
-    "across",
-    "check",
+    "Architecture",
+    "AttentionContext",
+    "AttentionOutput",
+    "Batch",
+    "Cache",
+    "Execution",
+    "ForwardActivations",
+    "KVCache",
+    "LayerOutput",
+    "Scores",
+    "activations",
     "compute_dtype",
-    "computed",
+    "cross_attention",
+    "cross_context",
     "declare",
     "decode",
+    "decode_step",
     "embed_tokens",
     "encode",
     "final_norm",
     "forward",
     "head_width",
-    "implementation",
+    "inference_params",
+    "init_cache",
     "layer",
-    "on_any_device",
     "output_table",
-    "own_row",
-    "step",
+    "self_attention",
+    "self_context",
+    "single_sentences",
+    "step_context",
     "table_names",
+    "validate",
 ]

@@ -1,4 +1,4 @@
-"""The attention of a layer, in the variant its configuration names."""
+"""The attention of a layer, in the variant that the architecture names."""
 
 import functools
 from collections.abc import Callable
@@ -6,206 +6,231 @@ from typing import NamedTuple
 
 import jax
 
-from tfm import attention, positions
+from tfm import attention
 from tfm.attention import KeyValue, additive, kernels, linear
 from tfm.attention.local import local_heads_first
 from tfm.attention.ring import ring
 from tfm.params import Tree
+from tfm.positions import Relative
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer.config import Config
-from tfm.transformer.context import Sight
-from tfm.transformer.kernels import implementation, in_a_ring
+from tfm.transformer.cache import LayerCache, cached_keys_values, update_cache
+from tfm.transformer.config import Architecture
+from tfm.transformer.context import AttentionContext
+from tfm.transformer.scores import Scores, attention_scores
 
-Memory = KeyValue | linear.State
-# Dimensions of queries [B,N,T,H], keys and values [B,K,S,H], segments [B,T].
+# Logical axes of queries [B,N,T,H], of keys and values [B,K,S,H], and of segments [B,T].
 _QUERIES = ("batch", "heads", "length", None)
 _KEYS = ("batch", "kv_heads", "length", None)
 _SEGMENTS = ("batch", "length")
 
-Found = tuple[jax.Array, jax.Array | None]  # heads [B,N,T,H], weights [B,N,T,S]
 
-
-class Look(NamedTuple):
-    """What an attention looked up, and where it looked.
+class AttentionOutput(NamedTuple):
+    """What an attention gives.
 
     Attributes:
-      memory: the keys and values, or the state of linear attention.
-      weights: [B,N,T,S] float32 where the variant forms them, else ``None``.
+      out: [B,T,D].
+      cache: of a decoding step, with the newest tokens added.
+      weights: [B,N,T,S] float32, if the context keeps scores.
+      scores: likewise.
     """
 
-    memory: Memory
-    weights: jax.Array | None
+    out: jax.Array
+    cache: LayerCache | None = None
+    weights: jax.Array | None = None
+    scores: Scores | None = None
 
 
 def self_attention(
     params: Tree,
     x_BTD: jax.Array,
-    c: Config,
-    sight: Sight,
-    remember: Callable[[KeyValue], Memory],
-    key: jax.Array | None,
-    layout: Layout,
-) -> tuple[jax.Array, Look]:
-    """Every token looks at its own sentence: [B,T,D].
+    arch: Architecture,
+    context: AttentionContext,
+    *,
+    cache: LayerCache | None = None,
+    key: jax.Array | None = None,
+    layout: Layout = NO_MESH,
+) -> AttentionOutput:
+    """Every token attends to its own sentence.
 
     Args:
-      remember: what fresh keys and values become before they are looked up: with a cache, all
-        those so far.
-      layout: the mesh that heads are spread over, if any.
+      cache: of a decoding step: keys and values of the tokens before.
+      key: of dropout; ``None`` is inference.
+      layout: the mesh that heads are sharded over, if any.
     """
-    fresh = attention.keys_values(params, x_BTD)
-    turn = None if c.attention == "linear" else sight.turn  # that one turns its features itself
-    if turn is not None:
-        fresh = KeyValue(turn(fresh.k), fresh.v)
-    memory = remember(_place_keys(fresh, c, sight, key, layout))
+    kv = attention.keys_values(params, x_BTD)
     q_BNTH = attention.queries(params, x_BTD)
-    if turn is not None:
-        q_BNTH = turn(q_BNTH)
+    scores = attention_scores(params, q_BNTH, kv.k, arch, context) if context.keep_scores else None
+    if context.rotate is not None and arch.attention != "linear":  # which rotates its features
+        q_BNTH, kv = context.rotate(q_BNTH), KeyValue(context.rotate(kv.k), kv.v)
+    kv = _constrain_keys(kv, context, layout)
+    if cache is not None:
+        cache = update_cache(cache, kv, context)
+    memory = kv if cache is None else cached_keys_values(cache)
     q_BNTH = layout.constrain(q_BNTH, *_QUERIES)
-    softmax = functools.partial(_softmax, layout=layout)
-    variant = {"softmax": softmax, "local": _local, "additive": _additive, "linear": _linear}
-    heads, weights = variant[c.attention](params, q_BNTH, memory, c, sight, key)
-    heads = layout.constrain(heads, *_QUERIES)
-    return attention.output(params, heads), Look(memory, weights)
+    attend = _VARIANTS[arch.attention]
+    heads_BNTH, weights = attend(params, q_BNTH, memory, arch, context, key, layout)
+    heads_BNTH = layout.constrain(heads_BNTH, *_QUERIES)
+    return AttentionOutput(attention.output(params, heads_BNTH), cache, weights, scores)
 
 
 def cross_attention(
     params: Tree,
     x_BTD: jax.Array,
     kv: KeyValue,
-    c: Config,
-    sight: Sight,
-    key: jax.Array | None,
-    layout: Layout,
-) -> tuple[jax.Array, Look]:
-    """Every target token consults the source: [B,T,D]."""
-    softmax = functools.partial(_softmax, layout=layout)
-    variant = {"softmax": softmax, "additive": _additive}[c.cross_attention]
-    kv = _place_keys(kv, c, sight, key, layout)
+    arch: Architecture,
+    context: AttentionContext,
+    *,
+    key: jax.Array | None = None,
+    layout: Layout = NO_MESH,
+) -> AttentionOutput:
+    """Every target token attends to the source, whose keys and values are given."""
+    kv = _constrain_keys(kv, context, layout)
     q_BNTH = layout.constrain(attention.queries(params, x_BTD), *_QUERIES)
-    heads, weights = variant(params, q_BNTH, kv, c, sight, key)
-    heads = layout.constrain(heads, *_QUERIES)
-    return attention.output(params, heads), Look(kv, weights)
+    scores = attention_scores(params, q_BNTH, kv.k, arch, context) if context.keep_scores else None
+    attend = _VARIANTS[arch.cross_attention]
+    heads_BNTH, weights = attend(params, q_BNTH, kv, arch, context, key, layout)
+    heads_BNTH = layout.constrain(heads_BNTH, *_QUERIES)
+    return AttentionOutput(attention.output(params, heads_BNTH), weights=weights, scores=scores)
 
 
-def _place_keys(
-    kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None, layout: Layout
-) -> KeyValue:
-    """Keys and values where their heads are: in a ring in parts, else all places of a row."""
-    names = _KEYS if _in_a_ring(c, sight, key, layout) else ("batch", "kv_heads", None, None)
+def _constrain_keys(kv: KeyValue, context: AttentionContext, layout: Layout) -> KeyValue:
+    """Shards keys and values by heads, and in a ring by length; else each device has whole rows."""
+    names = _KEYS if context.kernel == "ring" else ("batch", "kv_heads", None, None)
     return KeyValue(*(layout.constrain(x, *names) for x in kv))
 
 
-def _in_a_ring(c: Config, sight: Sight, key: jax.Array | None, layout: Layout) -> bool:
-    own = sight.distances is not None
-    return in_a_ring(c, self_attention=own, training=key is not None, layout=layout)
+# Each variant: (heads [B,N,T,H], weights [B,N,T,S] if it forms them).
+_Heads = tuple[jax.Array, jax.Array | None]
 
 
 def _softmax(
     params: Tree,
-    q: jax.Array,
+    q_BNTH: jax.Array,
     kv: KeyValue,
-    c: Config,
-    sight: Sight,
+    arch: Architecture,
+    context: AttentionContext,
     key: jax.Array | None,
-    layout: Layout = NO_MESH,
-) -> Found:
-    if _in_a_ring(c, sight, key, layout):
-        return _ring(q, kv, c, sight, layout), None
-    name, _ = implementation(
-        c, q.shape[2], kv.k.shape[2],
-        step=sight.segments is None, self_attention=sight.distances is not None,
-        training=key is not None, layout=layout,
-    )  # fmt: skip
-    if name == "cudnn":
-        heads = kernels.flash(q, *kv, *sight.segments, causal=sight.causal, bias=sight.bias)
-        return heads, None
-    if name == "splash":
-        return _splash(q, kv, c, sight, layout), None
+    layout: Layout,
+) -> _Heads:
+    if context.kernel == "cudnn":
+        segments, causal, bias = context.segments, context.causal, context.bias
+        return kernels.flash(q_BNTH, *kv, *segments, causal=causal, bias=bias), None
+    if context.kernel != "xla":
+        return _on_each_device(q_BNTH, kv, arch, context, layout), None
     return attention.attend_heads_first(
-        q,
+        q_BNTH,
         *kv,
-        mask=sight.mask,
-        bias=sight.bias,
-        relative=relative(params, sight),
-        soft_cap=c.soft_cap,
-        dropout_rate=c.attention_dropout,
+        mask=context.mask,
+        bias=context.bias,
+        relative=relative_terms(params, arch, context),
+        soft_cap=arch.soft_cap,
+        dropout_rate=arch.attention_dropout,
         key=key,
     )
-
-
-def _ring(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -> jax.Array:
-    (axis,) = layout.mesh_axes("length")
-    kernel = functools.partial(ring, axis=axis, causal=sight.causal, soft_cap=c.soft_cap)
-    return _on_each_device(kernel, q, kv, sight, layout)
-
-
-def _splash(q: jax.Array, kv: KeyValue, c: Config, sight: Sight, layout: Layout) -> jax.Array:
-    kernel = functools.partial(kernels.splash, causal=sight.causal, soft_cap=c.soft_cap)
-    return _on_each_device(kernel, q, kv, sight, layout)
 
 
 def _on_each_device(
-    kernel: Callable[..., jax.Array], q: jax.Array, kv: KeyValue, sight: Sight, layout: Layout
+    q_BNTH: jax.Array,
+    kv: KeyValue,
+    arch: Architecture,
+    context: AttentionContext,
+    layout: Layout,
 ) -> jax.Array:
-    """Every device runs the kernel on its own sentences and heads: XLA cannot cut a kernel."""
+    """A kernel that XLA cannot partition, run by every device on its own shards."""
+    kernel: Callable[..., jax.Array] = kernels.splash
+    if context.kernel == "ring":
+        (axis,) = layout.mesh_axes("length")
+        kernel = functools.partial(ring, axis=axis)
     run = layout.shard_map(
-        lambda *arrays: (kernel(*arrays),),
+        lambda *arrays: (kernel(*arrays, causal=context.causal, soft_cap=arch.soft_cap),),
         (_QUERIES, _KEYS, _KEYS, _SEGMENTS, _SEGMENTS),
         (_QUERIES,),
     )
-    return run(q, *kv, *sight.segments)[0]
+    return run(q_BNTH, *kv, *context.segments)[0]
 
 
 def _local(
-    params: Tree, q: jax.Array, kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None
-) -> Found:
-    if sight.segments is None:  # a step: its mask hides what is beyond the window
-        return _softmax(params, q, kv, c, sight, key)
-    heads = local_heads_first(
-        q,
+    params: Tree,
+    q_BNTH: jax.Array,
+    kv: KeyValue,
+    arch: Architecture,
+    context: AttentionContext,
+    key: jax.Array | None,
+    layout: Layout,
+) -> _Heads:
+    if context.kind == "step" or context.keep_scores:  # the mask hides what the window does not see
+        return _softmax(params, q_BNTH, kv, arch, context, key, layout)
+    heads_BNTH = local_heads_first(
+        q_BNTH,
         *kv,
-        sight.segments[0],
-        window=c.window,
-        causal=sight.causal,
-        bias=sight.bias,
-        relative=relative(params, sight),
-        soft_cap=c.soft_cap,
-        dropout_rate=c.attention_dropout,
+        context.segments[0],
+        window=arch.window,
+        causal=context.causal,
+        bias=context.bias,
+        relative=relative_terms(params, arch, context),
+        soft_cap=arch.soft_cap,
+        dropout_rate=arch.attention_dropout,
         key=key,
     )
-    return heads, None
+    return heads_BNTH, None
 
 
 def _additive(
-    params: Tree, q: jax.Array, kv: KeyValue, c: Config, sight: Sight, key: jax.Array | None
-) -> Found:
+    params: Tree,
+    q_BNTH: jax.Array,
+    kv: KeyValue,
+    arch: Architecture,
+    context: AttentionContext,
+    key: jax.Array | None,
+    layout: Layout,
+) -> _Heads:
+    del layout
     return additive.additive_heads_first(
-        q,
+        q_BNTH,
         *kv,
         params["score"],
-        mask=sight.mask,
-        bias=sight.bias,
-        soft_cap=c.soft_cap,
-        dropout_rate=c.attention_dropout,
+        mask=context.mask,
+        bias=context.bias,
+        soft_cap=arch.soft_cap,
+        dropout_rate=arch.attention_dropout,
         key=key,
     )
 
 
 def _linear(
-    params: Tree, q: jax.Array, memory: Memory, c: Config, sight: Sight, key: jax.Array | None
-) -> Found:
-    if isinstance(memory, linear.State):
-        return linear.read(memory, q, sight.turn), None
-    heads = linear.linear_heads_first(
-        q, *memory, sight.segments[0], causal=sight.causal, turn=sight.turn
+    params: Tree,
+    q_BNTH: jax.Array,
+    kv: KeyValue | linear.State,
+    arch: Architecture,
+    context: AttentionContext,
+    key: jax.Array | None,
+    layout: Layout,
+) -> _Heads:
+    del params, arch, key, layout
+    if isinstance(kv, linear.State):
+        return linear.attend_state(kv, q_BNTH, context.rotate), None
+    attend = functools.partial(
+        linear.linear_heads_first, causal=context.causal, rotate=context.rotate
     )
-    return heads, None
+    heads_BNTH = attend(q_BNTH, *kv, context.segments[0])
+    if not context.keep_scores:
+        return heads_BNTH, None
+    # It never forms its weights: one-hot vectors as values show them.
+    (B, K, T, _), identity_TT = kv.k.shape, jax.numpy.eye(kv.k.shape[2])
+    one_hot_BKTT = jax.numpy.broadcast_to(identity_TT, (B, K, T, T))
+    return heads_BNTH, attend(q_BNTH, kv.k, one_hot_BKTT, context.segments[0])
 
 
-def relative(params: Tree, sight: Sight) -> positions.Relative | None:
-    """The scheme that keeps parameters in this layer, if there is one."""
+_VARIANTS: dict[str, Callable[..., _Heads]] = {
+    "softmax": _softmax,
+    "local": _local,
+    "additive": _additive,
+    "linear": _linear,
+}
+
+
+def relative_terms(params: Tree, arch: Architecture, context: AttentionContext) -> Relative | None:
+    """The terms of a relative position scheme in this layer; cross-attention has none."""
     if "relative" not in params:
         return None
-    scheme = positions.shaw if "keys" in params["relative"] else positions.transformer_xl
-    return scheme(params["relative"], sight.distances)
+    return arch.positions.relative(params["relative"], context.distances)

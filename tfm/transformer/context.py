@@ -1,109 +1,176 @@
-"""Whom the queries of an attention may look at, and how far away it stands."""
+"""What an attention needs to know besides its inputs: mask, positions, and what computes it."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from tfm import masks, positions
-from tfm.attention.local import block_distances
+from tfm.attention.local import block_distances, fold_blocks
 from tfm.params import Tree
-from tfm.positions import Distances
-from tfm.transformer.config import ROTARY, Config
+from tfm.positions import Distances, Rotation
+from tfm.sharding import NO_MESH, Layout
+from tfm.transformer import kernels
+from tfm.transformer.config import Architecture, Execution
+from tfm.transformer.kernels import Kernel, Kind
 
 
-class Sight(NamedTuple):
-    """What the layers of one side share.
+class AttentionContext(NamedTuple):
+    """What the attentions of one kind share in all layers of a side.
 
     Attributes:
-      mask: bool [B,1,T,S].
-      causal: whether the mask hides the future.
-      segments: of queries [B,T] and keys [B,S] when whole rows are read; ``None`` in a decoding
-        step, whose keys are those of a cache.
-      distances: of a relative position scheme; in local attention, those of a block.
-      bias: of the scheme, if it is the same in every layer: [1,N,T,S], or a block's.
-      turn: a rotary scheme's turn of queries or keys [B,N,T,H].
+      kind: "self" attention within whole, perhaps packed, rows; "cross" attention from target to
+        source; "step", self-attention of one decoding step to a KV cache.
+      mask: bool [B,1,T,S], True = may attend.
+      causal: whether the mask hides later keys.
+      segments: of queries [B,T] and of keys [B,S]; a step has none.
+      distances: from queries to keys; in local attention, within a block. Cross-attention has none.
+      bias: of the position scheme: [1 or B,N,T,S], or within a block.
+      rotate: the rotation of the position scheme, of queries or keys [B,N,T,H].
+      kernel: what computes softmax attention.
+      keep_scores: whether to return scores and weights, which costs their memory and time.
+      step: of a step: how many steps were taken before.
+      parents: [B,R] of a step: which hypothesis of the step before each one continues.
     """
 
+    kind: Kind
     mask: jax.Array
     causal: bool = False
     segments: tuple[jax.Array, jax.Array] | None = None
     distances: Distances | None = None
     bias: jax.Array | None = None
-    turn: Callable[[jax.Array], jax.Array] | None = None
+    rotate: Rotation | None = None
+    kernel: Kernel = "xla"
+    keep_scores: bool = False
+    step: jax.Array | None = None
+    parents: jax.Array | None = None
 
 
-def own_row(
-    side: Tree, c: Config, segments_BT: jax.Array, places_BT: jax.Array, causal: bool
-) -> Sight:
+def self_context(
+    side_params: Tree,
+    arch: Architecture,
+    segments_BT: jax.Array,
+    positions_BT: jax.Array,
+    *,
+    causal: bool,
+    training: bool = False,
+    keep_scores: bool = False,
+    execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
+) -> AttentionContext:
     """Self-attention over whole, perhaps packed, rows.
 
     Args:
-      side: the parameters of the encoder or decoder, whose position table layers share.
+      side_params: parameters of the encoder or the decoder, for positions that its layers share.
+      segments_BT: number of each token's sentence in its row; 0 is padding.
+      positions_BT: position of each token in its sentence.
+      training: with dropout.
+      keep_scores: return scores and weights, which no kernel forms; local attention then computes
+        them for whole rows, under a mask.
     """
     length = segments_BT.shape[1]
     mask = masks.segment(segments_BT, segments_BT)
-    if c.attention == "local":
-        distances = block_distances(length, c.window, causal)
-    else:
-        distances = positions.side_by_side(length, length)
-    return Sight(
-        mask=masks.combine(mask, masks.causal(length)) if causal else mask,
+    if causal:
+        mask = mask & masks.causal(length)
+    distances, query_positions_BT = positions.consecutive(length, length), positions_BT
+    if arch.attention == "local" and keep_scores:
+        mask = mask & masks.window(length, length, arch.window)
+    elif arch.attention == "local":
+        distances = block_distances(length, arch.window, causal)
+        query_positions_BT = fold_blocks(positions_BT, arch.window)
+    kernel: Kernel = "xla"
+    if not keep_scores:
+        kernel, _ = kernels.choose(
+            arch, execution, "self", length, length, training=training, layout=layout
+        )
+    return AttentionContext(
+        kind="self",
+        mask=mask,
         causal=causal,
         segments=(segments_BT, segments_BT),
         distances=distances,
-        bias=_bias(side, c, distances, bidirectional=not causal),
-        turn=_turn(c, places_BT),
+        bias=_bias(side_params, arch, distances, query_positions_BT, bidirectional=not causal),
+        rotate=arch.positions.rotation(positions_BT),
+        kernel=kernel,
+        keep_scores=keep_scores,
     )
 
 
-def across(segments_BT: jax.Array, memory_segments_BS: jax.Array) -> Sight:
+def cross_context(
+    arch: Architecture,
+    target_segments_BT: jax.Array,
+    source_segments_BS: jax.Array,
+    *,
+    training: bool = False,
+    keep_scores: bool = False,
+    execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
+) -> AttentionContext:
     """Cross-attention over whole rows; it has no positions."""
-    mask = masks.segment(segments_BT, memory_segments_BS)
-    return Sight(mask, segments=(segments_BT, memory_segments_BS))
+    kernel: Kernel = "xla"
+    if not keep_scores:
+        lengths = target_segments_BT.shape[1], source_segments_BS.shape[1]
+        kernel, _ = kernels.choose(
+            arch, execution, "cross", *lengths, training=training, layout=layout
+        )
+    return AttentionContext(
+        kind="cross",
+        mask=masks.segment(target_segments_BT, source_segments_BS),
+        segments=(target_segments_BT, source_segments_BS),
+        kernel=kernel,
+        keep_scores=keep_scores,
+    )
 
 
-def step(
-    side: Tree, c: Config, mask: jax.Array, key_places_S: jax.Array, places_BR: jax.Array
-) -> Sight:
-    """Self-attention of a decoding step: R hypotheses at one place, the keys of all before.
+def step_context(
+    side_params: Tree,
+    arch: Architecture,
+    mask: jax.Array,
+    key_positions_S: jax.Array,
+    step: jax.Array,
+    parents_BR: jax.Array,
+) -> AttentionContext:
+    """Self-attention of a decoding step: R hypotheses at one position attend to a KV cache.
 
     Args:
-      mask: [B,1,R,S], who descends from whom.
-      key_places_S: the place of every slot of the cache.
-      places_BR: the place of the newest token, the same everywhere.
+      side_params: parameters of the decoder.
+      mask: [B,1,R,S], which slots of the cache each hypothesis descends from.
+      key_positions_S: the position of every slot of the cache.
+      step: how many steps were taken before, which is the position of the newest tokens.
+      parents_BR: which hypothesis of the step before each one continues.
     """
-    distances = positions.from_one_place(key_places_S, places_BR[0, 0])
-    if c.attention == "local":
-        mask &= (distances.values_M >= -c.window)[None, None, None]
-    return Sight(
+    positions_BR = jnp.broadcast_to(step, parents_BR.shape)
+    distances = positions.from_one_position(key_positions_S, step)
+    if arch.attention == "local":
+        mask = mask & (distances.values_M >= -arch.window)[None, None, None]
+    return AttentionContext(
+        kind="step",
         mask=mask,
         causal=True,
         distances=distances,
-        bias=_bias(side, c, distances, bidirectional=False),
-        turn=_turn(c, places_BR),
+        bias=_bias(side_params, arch, distances, positions_BR[:1, :1], bidirectional=False),
+        rotate=arch.positions.rotation(positions_BR),
+        step=step,
+        parents=parents_BR,
     )
 
 
-def _bias(side: Tree, c: Config, distances: Distances, bidirectional: bool) -> jax.Array | None:
-    if c.positions == "t5":
-        return positions.t5_bias(
-            side["positions"].astype(jnp.float32),
-            distances,
-            max_distance=c.relative_max_distance,
-            bidirectional=bidirectional,
-        )
-    return positions.alibi_bias(distances, c.heads) if c.positions == "alibi" else None
+def cached_cross_context(mask: jax.Array) -> AttentionContext:
+    """Cross-attention of a decoding step to the cached keys and values; mask [B,1,1,S]."""
+    return AttentionContext(kind="cross", mask=mask)
 
 
-def _turn(c: Config, places_BT: jax.Array) -> Callable[[jax.Array], jax.Array] | None:
-    if c.positions not in ROTARY:
-        return None
-    return lambda x_BNTH: positions.rotate(
-        x_BNTH,
-        places_BT[:, None],
-        interleaved=c.positions == "rotary_interleaved",
-        base=c.rotary_base,
-        scaling=c.rotary_scaling,
+def _bias(
+    side_params: Tree,
+    arch: Architecture,
+    distances: Distances,
+    positions_BT: jax.Array,
+    bidirectional: bool,
+) -> jax.Array | None:
+    return arch.positions.bias(
+        side_params.get("positions"),
+        distances,
+        positions_BT,
+        heads=arch.heads,
+        bidirectional=bidirectional,
     )

@@ -1,110 +1,78 @@
-"""From tokens to memory, from memory and target tokens to hidden states.
+"""From tokens to the encoder's memory, from memory and target tokens to hidden states.
 
 Sentences may be packed: a row of tokens holds several, told apart by segment ids (0 = padding)
 with positions that restart. An unpacked batch is the case of one segment a row.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from tfm import attention, embeddings, layers, positions
+from tfm import attention, embeddings, layers
 from tfm.params import Tree
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer.config import Config, compute_dtype, table_names
-from tfm.transformer.context import across, own_row
-from tfm.transformer.layer import final_norm, layer, run_layers
+from tfm.transformer.batch import Batch
+from tfm.transformer.config import Architecture, Execution, compute_dtype, table_names
+from tfm.transformer.context import cross_context, self_context
+from tfm.transformer.layer import LayerOutput, final_norm, layer, run_layers
 
 
-def output_table(params: Tree, c: Config) -> jax.Array:
-    """The table [V,D] that scores the decoder's output, tied or not."""
-    return params["tables"][table_names(c)[2]]
-
-
-def embed_tokens(
+def forward(
     params: Tree,
-    c: Config,
-    table: str,
-    side: str,
-    tokens: jax.Array,
-    places: jax.Array,
+    arch: Architecture,
+    batch: Batch,
+    *,
+    key: jax.Array | None = None,
+    execution: Execution = Execution(),
     layout: Layout = NO_MESH,
 ) -> jax.Array:
-    """Tokens [B,T] at places [B,T] → input of the first layer [B,T,D]."""
-    dtype = compute_dtype(c)
-    x_BTD = _look_up(tokens, params["tables"][table], c, layout) * c.d_model**0.5
-    if c.positions == "sinusoidal":
-        x_BTD += positions.sinusoidal(places, c.d_model)
-    elif c.positions == "learned":
-        table_TD = layout.constrain(params[side]["positions"], "position", None)
-        x_BTD += positions.learned(places, table_TD) * c.d_model**0.5
-    return x_BTD.astype(dtype)
+    """Teacher forcing: a (packed) batch → the decoder's hidden states [B,T,D].
 
+    Position t of the result has seen targets 0..t; ``embeddings.logits(hidden, output_table)``
+    scores what comes next.
 
-def _look_up(tokens_BT: jax.Array, table_VD: jax.Array, c: Config, layout: Layout) -> jax.Array:
-    """The rows of tokens [B,T,D]: every device finds its own tokens in its part of the vocabulary.
-
-    The table's width is made whole before, and its gradient is summed up in parts after. Left to
-    itself XLA sums up the whole of it on every device.
+    Args:
+      params: of ``declare(arch)``.
+      key: of dropout; ``None`` is inference.
+      execution: how it is computed.
+      layout: the mesh that activations are sharded over, if any.
     """
-
-    def body(tokens_BT: jax.Array, table_VD: jax.Array) -> tuple[jax.Array]:
-        table_VD = layout.all_gather(table_VD, 1, "embed")
-        if not layout.mesh_axes("vocab"):
-            return (embeddings.embed(tokens_BT, table_VD, c.lookup),)
-        ids_BT = tokens_BT - layout.axis_offset("vocab", table_VD.shape[0])
-        mine_BT = (ids_BT >= 0) & (ids_BT < table_VD.shape[0])
-        found_BTD = embeddings.embed(jnp.where(mine_BT, ids_BT, 0), table_VD, c.lookup)
-        return (layout.psum(jnp.where(mine_BT[..., None], found_BTD, 0), "vocab"),)
-
-    tokens = ("batch", "length")
-    run = layout.shard_map(body, (tokens, ("vocab", "embed")), ((*tokens, None),))
-    return run(tokens_BT, table_VD)[0]
-
-
-def _places(c: Config, segments_BT: jax.Array, places_BT: jax.Array) -> jax.Array:
-    """Padding stands at place 0: a row may be longer than the table of learned positions, as packed
-    ones are, and what the table lacks is NaN, which no mask keeps from the sentences beside it.
-    """
-    return jnp.where(segments_BT != 0, places_BT, 0) if c.positions == "learned" else places_BT
+    encoder_key, decoder_key = layers.split(key, 2)
+    options = {"execution": execution, "layout": layout}
+    source, target = batch[:3], batch[3:6]
+    memory_BSD = encode(params, arch, *source, key=encoder_key, **options)
+    return decode(
+        params, arch, memory_BSD, batch.source_segments, *target, key=decoder_key, **options
+    )
 
 
 def encode(
     params: Tree,
-    c: Config,
+    arch: Architecture,
     source_BS: jax.Array,
     segments_BS: jax.Array,
     positions_BS: jax.Array,
     *,
     key: jax.Array | None = None,
+    execution: Execution = Execution(),
     layout: Layout = NO_MESH,
 ) -> jax.Array:
     """Source tokens → memory [B,S,D], each token's meaning in its sentence.
 
     Args:
-      segments_BS: 0 = padding, else the sentence's number in its row.
-      positions_BS: places, from 0 in every sentence.
-      key: of dropout; ``None`` is inference.
-      layout: the mesh that activations are spread over, if any.
+      segments_BS: 0 = padding, else the number of the token's sentence in its row.
+      positions_BS: positions in the sentence, from 0.
+      key, execution, layout: as of ``forward``.
     """
-    embed_key, layers_key = layers.split(key, 2)
-    positions_BS = _places(c, segments_BS, positions_BS)
-    x_BSD = embed_tokens(params, c, table_names(c)[0], "encoder", source_BS, positions_BS, layout)
-    x_BSD = layout.constrain(layers.dropout(x_BSD, c.dropout, embed_key), "batch", "length", None)
-    sight = own_row(params["encoder"], c, segments_BS, positions_BS, causal=False)
-    x_BSD = run_layers(
-        lambda p, x, k: layer(p, x, c, sight=sight, key=k, layout=layout)[0],
-        params["encoder"]["layers"],
-        c.encoder_layers,
-        x_BSD,
-        c,
-        layers_key,
-    )
-    return final_norm(params["encoder"], x_BSD)
+    source = source_BS, segments_BS, positions_BS
+    return _encode(params, arch, source, key, execution, layout)[0]
 
 
 def decode(
     params: Tree,
-    c: Config,
+    arch: Architecture,
     memory_BSD: jax.Array,
     memory_segments_BS: jax.Array,
     target_BT: jax.Array,
@@ -112,67 +80,187 @@ def decode(
     positions_BT: jax.Array,
     *,
     key: jax.Array | None = None,
+    execution: Execution = Execution(),
     layout: Layout = NO_MESH,
 ) -> jax.Array:
-    """Target tokens so far, and the memory they consult → hidden states [B,T,D].
-
-    Position t of the result has seen targets 0..t; ``embeddings.logits(hidden, output_table)``
-    scores what comes next.
-    """
-    embed_key, layers_key = layers.split(key, 2)
-    positions_BT = _places(c, segments_BT, positions_BT)
-    x_BTD = embed_tokens(params, c, table_names(c)[1], "decoder", target_BT, positions_BT, layout)
-    x_BTD = layout.constrain(layers.dropout(x_BTD, c.dropout, embed_key), "batch", "length", None)
-    decoder = params["decoder"]
-    sight = own_row(decoder, c, segments_BT, positions_BT, causal=True)
-    cross_sight = across(segments_BT, memory_segments_BS)
-
-    def block(p: Tree, x_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
-        cross = attention.keys_values(p["cross"], memory_BSD)
-        x_BTD, _ = layer(
-            p, x_BTD, c,
-            sight=sight, cross=cross, cross_sight=cross_sight, key=key, layout=layout,
-        )  # fmt: skip
-        return x_BTD
-
-    x_BTD = run_layers(block, decoder["layers"], c.decoder_layers, x_BTD, c, layers_key)
-    return final_norm(decoder, x_BTD)
-
-
-def forward(
-    params: Tree,
-    c: Config,
-    batch: dict[str, jax.Array],
-    *,
-    key: jax.Array | None = None,
-    layout: Layout = NO_MESH,
-) -> jax.Array:
-    """Teacher forcing: a (packed) batch → the decoder's hidden states [B,T,D].
+    """Target tokens so far, and the memory they attend to → hidden states [B,T,D].
 
     Args:
-      batch: ``source``, ``source_segments``, ``source_positions`` [B,S]; ``target_input``,
-        ``target_segments``, ``target_positions`` [B,T].
-      key: of dropout; ``None`` is inference.
-      layout: the mesh that activations are spread over, if any.
+      memory_segments_BS: of the source tokens.
+      key, execution, layout: as of ``forward``.
     """
-    encoder_key, decoder_key = layers.split(key, 2)
-    memory_BSD = encode(
-        params,
-        c,
-        batch["source"],
-        batch["source_segments"],
-        batch["source_positions"],
-        key=encoder_key,
-        layout=layout,
+    memory, target = (memory_BSD, memory_segments_BS), (target_BT, segments_BT, positions_BT)
+    return _decode(params, arch, memory, target, key, execution, layout)[0]
+
+
+class ForwardActivations(NamedTuple):
+    """What ``activations`` gives.
+
+    Attributes:
+      encoder, decoder: what was kept of every layer, stacked on a first axis L.
+      encoder_input, decoder_input: [B,T,D], embedded tokens with their positions.
+      hidden: [B,T,D], as of ``forward``.
+    """
+
+    encoder: Any
+    decoder: Any
+    encoder_input: jax.Array
+    decoder_input: jax.Array
+    hidden: jax.Array
+
+
+def activations(
+    params: Tree,
+    arch: Architecture,
+    batch: Batch,
+    keep: Callable[[Tree, LayerOutput], Any],
+    *,
+    execution: Execution = Execution(),
+) -> ForwardActivations:
+    """``forward`` without dropout, with what every layer computes, its scores and weights included.
+
+    Args:
+      keep: (parameters of a layer, its output) → a pytree of what to keep of it.
+    """
+    options = {"key": None, "execution": execution, "layout": NO_MESH, "keep": keep}
+    memory_BSD, encoder, x_BSD = _encode(params, arch, batch[:3], **options)
+    memory = memory_BSD, batch.source_segments
+    hidden_BTD, decoder, x_BTD = _decode(params, arch, memory, batch[3:6], **options)
+    return ForwardActivations(encoder, decoder, x_BSD, x_BTD, hidden_BTD)
+
+
+# (output [B,T,D], what was kept of the layers, input of the first layer [B,T,D])
+_Stack = tuple[jax.Array, Any, jax.Array]
+
+
+def _encode(
+    params: Tree,
+    arch: Architecture,
+    source: tuple[jax.Array, ...],
+    key: jax.Array | None,
+    execution: Execution,
+    layout: Layout,
+    keep: Callable[[Tree, LayerOutput], Any] | None = None,
+) -> _Stack:
+    encoder, (source_BS, segments_BS, positions_BS) = params["encoder"], source
+    embed_key, layers_key = layers.split(key, 2)
+    positions_BS = _table_positions(arch, segments_BS, positions_BS)
+    x_BSD = embed_tokens(params, arch, "encoder", source_BS, positions_BS, execution, layout)
+    input_BSD = layout.constrain(
+        layers.dropout(x_BSD, arch.dropout, embed_key), "batch", "length", None
     )
-    return decode(
-        params,
-        c,
-        memory_BSD,
-        batch["source_segments"],
-        batch["target_input"],
-        batch["target_segments"],
-        batch["target_positions"],
-        key=decoder_key,
-        layout=layout,
+    context = self_context(
+        encoder, arch, segments_BS, positions_BS,
+        causal=False, training=key is not None, keep_scores=keep is not None,
+        execution=execution, layout=layout,
+    )  # fmt: skip
+
+    def block(p: Tree, x_BSD: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Any]:
+        output = layer(p, x_BSD, arch, context, key=key, layout=layout)
+        return output.x, keep and keep(p, output)
+
+    x_BSD, kept = run_layers(
+        block, encoder["layers"], arch.encoder_layers, input_BSD, layers_key, execution
     )
+    return final_norm(encoder, x_BSD), kept, input_BSD
+
+
+def _decode(
+    params: Tree,
+    arch: Architecture,
+    memory: tuple[jax.Array, jax.Array],
+    target: tuple[jax.Array, ...],
+    key: jax.Array | None,
+    execution: Execution,
+    layout: Layout,
+    keep: Callable[[Tree, LayerOutput], Any] | None = None,
+) -> _Stack:
+    decoder, (target_BT, segments_BT, positions_BT) = params["decoder"], target
+    memory_BSD, memory_segments_BS = memory
+    embed_key, layers_key = layers.split(key, 2)
+    positions_BT = _table_positions(arch, segments_BT, positions_BT)
+    x_BTD = embed_tokens(params, arch, "decoder", target_BT, positions_BT, execution, layout)
+    input_BTD = layout.constrain(
+        layers.dropout(x_BTD, arch.dropout, embed_key), "batch", "length", None
+    )
+    options = {
+        "training": key is not None, "keep_scores": keep is not None,
+        "execution": execution, "layout": layout,
+    }  # fmt: skip
+    context = self_context(decoder, arch, segments_BT, positions_BT, causal=True, **options)
+    cross = cross_context(arch, segments_BT, memory_segments_BS, **options)
+
+    def block(p: Tree, x_BTD: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Any]:
+        cross_kv = attention.keys_values(p["cross"], memory_BSD)
+        output = layer(p, x_BTD, arch, context, cross_kv, cross, key=key, layout=layout)
+        return output.x, keep and keep(p, output)
+
+    x_BTD, kept = run_layers(
+        block, decoder["layers"], arch.decoder_layers, input_BTD, layers_key, execution
+    )
+    return final_norm(decoder, x_BTD), kept, input_BTD
+
+
+def output_table(params: Tree, arch: Architecture) -> jax.Array:
+    """The table [V,D] that scores the decoder's output, tied or not."""
+    return params["tables"][table_names(arch)[2]]
+
+
+def embed_tokens(
+    params: Tree,
+    arch: Architecture,
+    side: str,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
+) -> jax.Array:
+    """Tokens at their positions → input of the first layer [B,T,D] (Vaswani 2017, §3.4 and §3.5).
+
+    Args:
+      side: "encoder" or "decoder".
+    """
+    table_VD = params["tables"][table_names(arch)[("encoder", "decoder").index(side)]]
+    x_BTD = _embed(tokens_BT, table_VD, execution, layout) * arch.d_model**0.5
+    if arch.positions.acts_on == "input":
+        replicated = jax.tree.map(
+            lambda x: layout.constrain(x, *[None] * x.ndim), params[side].get("positions")
+        )
+        x_BTD += arch.positions.input(replicated, positions_BT, arch.d_model)
+    return x_BTD.astype(compute_dtype(execution))
+
+
+def _embed(
+    tokens_BT: jax.Array, table_VD: jax.Array, execution: Execution, layout: Layout
+) -> jax.Array:
+    """The rows of tokens [B,T,D]; every device looks its tokens up in its shard of the vocabulary.
+
+    The table's width is gathered before, and its gradient is reduce-scattered after. Left to itself
+    XLA sums the gradient of the whole table on every device.
+    """
+
+    def body(tokens_BT: jax.Array, table_VD: jax.Array) -> tuple[jax.Array]:
+        table_VD = layout.all_gather(table_VD, 1, "embed")
+        if not layout.mesh_axes("vocab"):
+            return (embeddings.embed(tokens_BT, table_VD, execution.lookup),)
+        ids_BT = tokens_BT - layout.axis_offset("vocab", table_VD.shape[0])
+        own_BT = (ids_BT >= 0) & (ids_BT < table_VD.shape[0])
+        x_BTD = embeddings.embed(jnp.where(own_BT, ids_BT, 0), table_VD, execution.lookup)
+        return (layout.psum(jnp.where(own_BT[..., None], x_BTD, 0), "vocab"),)
+
+    tokens = ("batch", "length")
+    run = layout.shard_map(body, (tokens, ("vocab", "embed")), ((*tokens, None),))
+    return run(tokens_BT, table_VD)[0]
+
+
+def _table_positions(
+    arch: Architecture, segments_BT: jax.Array, positions_BT: jax.Array
+) -> jax.Array:
+    """Gives padding position 0 where positions are limited.
+
+    A packed row may be longer than the table of positions, and a position beyond it is NaN, which
+    no mask would keep from the sentences beside it.
+    """
+    if arch.positions.longest is None:
+        return positions_BT
+    return jnp.where(segments_BT != 0, positions_BT, 0)

@@ -1,81 +1,86 @@
-"""Who computes the attention of a model, on the devices and at the lengths it is run with."""
+"""What computes the attention of a model: decided once for every context, from device and shape."""
+
+from typing import Literal
 
 import jax
 
 from tfm.attention import kernels
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer.config import Config, compute_dtype, head_width
-from tfm.transformer.validate import needs
+from tfm.transformer.config import Architecture, Execution, compute_dtype, head_width
+from tfm.transformer.validate import attention_needs
+
+Kind = Literal["self", "cross", "step"]
+Kernel = Literal["xla", "cudnn", "splash", "ring"]
 
 
-def implementation(
-    c: Config,
+def choose(
+    arch: Architecture,
+    execution: Execution,
+    kind: Kind,
     queries: int,
     keys: int,
     *,
-    self_attention: bool = True,
-    step: bool = False,
     training: bool = True,
     layout: Layout = NO_MESH,
-) -> tuple[str, str]:
-    """Who computes softmax attention over rows of this length, and why.
+) -> tuple[Kernel, str]:
+    """What computes an attention of rows of this length, and a clause that says why.
+
+    ``ring`` is ring attention over rows that are sharded by length. For what it lacks (biases,
+    relative terms, dropout on weights; other variants of attention) the keys of a row are gathered
+    on every device instead, and the queries stay sharded.
 
     Args:
-      step: of cached decoding, which is always XLA's.
+      kind: of the attention. The step of cached decoding is always computed by XLA.
       training: with dropout.
-      layout: whose mesh says for which devices; without one, JAX's default.
+      layout: whose mesh says for which devices; without one, JAX's default device.
 
     Raises:
-      ValueError: the one that ``c.implementation`` names cannot.
+      ValueError: ``execution.implementation`` names a kernel that cannot run here.
     """
-    if step:
-        return "xla", "a decoding step looks at a cache of hypotheses"
+    variant = arch.cross_attention if kind == "cross" else arch.attention
+    if variant != "softmax":
+        return "xla", f"{variant} attention has no kernel"
+    if kind == "step":
+        return "xla", "a decoding step attends to a KV cache of hypotheses"
+    needs = attention_needs(arch, self_attention=kind == "self", training=training)
+    if needs <= {"soft_cap"} and layout.mesh_axes("length"):
+        (axis,) = layout.mesh_axes("length")
+        return "ring", f"rows are sharded over {layout.mesh.shape[axis]} devices"
     return kernels.choose(
-        c.implementation,
-        needs=needs(c, self_attention=self_attention, training=training),
+        execution.implementation,
+        needs=needs,
         platform=layout.mesh.devices.flat[0].platform if layout.mesh else jax.default_backend(),
-        dtype=compute_dtype(c),
-        head_dim=head_width(c),
+        dtype=compute_dtype(execution),
+        head_dim=head_width(arch),
         queries=queries,
         keys=keys,
     )
 
 
-def in_a_ring(c: Config, *, self_attention: bool, training: bool, layout: Layout) -> bool:
-    """Whether rows are cut over devices, and attention is one that the ring computes.
-
-    What it lacks (biases, relative terms, dropout on weights; the other variants of attention)
-    collects the keys of a row on every device instead, and keeps only its own queries' scores.
-    """
-    softmax = (c.attention if self_attention else c.cross_attention) == "softmax"
-    able = needs(c, self_attention=self_attention, training=training) <= {"soft_cap"}
-    return softmax and able and bool(layout.mesh_axes("length"))
-
-
-def computed(c: Config, source_length: int, target_length: int, layout: Layout = NO_MESH) -> str:
-    """Who computes each attention of a training update, and why, in one line.
+def describe(
+    arch: Architecture,
+    execution: Execution,
+    source_length: int,
+    target_length: int,
+    layout: Layout = NO_MESH,
+) -> str:
+    """What computes each attention of a training update, and why, in one line.
 
     Raises:
-      ValueError: the one that ``c.implementation`` names cannot.
+      ValueError: ``execution.implementation`` names a kernel that cannot run here.
     """
     S, T = source_length, target_length
     clauses: dict[str, list[str]] = {}
-    for place, queries, keys in (("encoder", S, S), ("decoder", T, T), ("cross", T, S)):
-        clause = _clause(c, queries, keys, place != "cross", layout)
-        clauses.setdefault(clause, []).append(place)
+    rows: tuple[tuple[str, Kind, int, int], ...] = (
+        ("encoder", "self", S, S),
+        ("decoder", "self", T, T),
+        ("cross", "cross", T, S),
+    )
+    for where, kind, queries, keys in rows:
+        kernel, why = choose(arch, execution, kind, queries, keys, layout=layout)
+        clauses.setdefault(f"{kernel}: {why}", []).append(where)
     if len(clauses) == 1:
         return f"attention computed by {next(iter(clauses))}"
     return "attention computed: " + "; ".join(
-        f"{' and '.join(places)} by {clause}" for clause, places in clauses.items()
+        f"{' and '.join(where)} by {clause}" for clause, where in clauses.items()
     )
-
-
-def _clause(c: Config, queries: int, keys: int, self_attention: bool, layout: Layout) -> str:
-    variant = c.attention if self_attention else c.cross_attention
-    if variant != "softmax":
-        return f"xla: {variant} attention has no kernel"
-    if in_a_ring(c, self_attention=self_attention, training=True, layout=layout):
-        (axis,) = layout.mesh_axes("length")
-        return f"a ring: rows are cut over {layout.mesh.shape[axis]} devices"
-    name, why = implementation(c, queries, keys, self_attention=self_attention, layout=layout)
-    return f"{name}: {why}"

@@ -8,109 +8,130 @@ import jax.numpy as jnp
 
 from tfm import layers
 from tfm.attention import KeyValue
+from tfm.linear import saveable
 from tfm.params import Tree, unstack
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer.attention import Look, Memory, cross_attention, self_attention
-from tfm.transformer.config import Config
-from tfm.transformer.context import Sight
+from tfm.transformer.attention import AttentionOutput, cross_attention, self_attention
+from tfm.transformer.cache import LayerCache
+from tfm.transformer.config import Architecture, Execution
+from tfm.transformer.context import AttentionContext
 
 
-class Looks(NamedTuple):
-    """Where a layer looked; ``cross`` is ``None`` in the encoder."""
+class LayerOutput(NamedTuple):
+    """What a layer gives.
 
-    own: Look
-    cross: Look | None
+    Attributes:
+      x: [B,T,D], the input of the next layer.
+      self_attention: its output; ``cache`` is the layer's KV cache after a decoding step.
+      cross_attention: ``None`` in the encoder.
+      attention_input: [B,T,D], what self-attention read: x after pre-norm.
+      residual: [B,T,D], the residual stream after self-attention, after cross-attention (in the
+        decoder) and after the feed-forward.
+    """
+
+    x: jax.Array
+    self_attention: AttentionOutput
+    cross_attention: AttentionOutput | None
+    attention_input: jax.Array
+    residual: tuple[jax.Array, ...]
 
 
 def layer(
     params: Tree,
     x_BTD: jax.Array,
-    c: Config,
+    arch: Architecture,
+    context: AttentionContext,
+    cross_kv: KeyValue | None = None,
+    cross_context: AttentionContext | None = None,
     *,
-    sight: Sight,
-    remember: Callable[[KeyValue], Memory] = lambda kv: kv,
-    cross: KeyValue | None = None,
-    cross_sight: Sight | None = None,
+    cache: LayerCache | None = None,
     key: jax.Array | None = None,
     layout: Layout = NO_MESH,
-) -> tuple[jax.Array, Looks]:
+) -> LayerOutput:
     """One layer: self-attention, in the decoder cross-attention, feed-forward.
 
     Args:
-      sight: whom self-attention may look at.
-      remember: what self-attention's fresh keys and values become before they are looked up: with
-        a cache, all those so far.
-      cross, cross_sight: the source's keys and values, and which of them a query may look at.
+      context: of self-attention.
+      cross_kv, cross_context: keys and values of the source, and the context of cross-attention; an
+        encoder layer has neither.
+      cache: of a decoding step: the layer's KV cache.
       key: of dropout; ``None`` is inference.
-      layout: the mesh that activations are spread over, if any.
-
-    Returns:
-      x [B,T,D], and where it looked.
+      layout: the mesh that activations are sharded over, if any.
     """
     keys = layers.split(key, 6)
-    alpha = 1.0
-    if c.norm_placement == "deepnorm":
-        side = "encoder" if cross is None else "decoder"
-        alpha = layers.deepnorm(c.encoder_layers, c.decoder_layers)[side].alpha
+    placement, rate, alpha = arch.norm_placement, arch.dropout, _alpha(arch, cross_kv is not None)
 
-    def residual(name: str, x_BTD: jax.Array, sublayer: Callable, key: jax.Array | None) -> Any:
-        x_BTD, looked = layers.residual(
-            params[name],
-            x_BTD,
-            sublayer,
-            c.norm_placement,
-            alpha=alpha,
-            dropout_rate=c.dropout,
-            key=key,
+    def add_norm(name: str, x: jax.Array, y: jax.Array, key: jax.Array | None) -> jax.Array:
+        x = layers.add_norm(params[name], x, y, placement, alpha=alpha, dropout_rate=rate, key=key)
+        return layout.constrain(x, "batch", "length", None)
+
+    h_BTD = layers.pre_norm(params["self_norm"], x_BTD, placement)
+    own = self_attention(
+        params["self"], h_BTD, arch, context, cache=cache, key=keys[0], layout=layout
+    )
+    x_BTD = add_norm("self_norm", x_BTD, own.out, keys[1])
+    attention_input, cross, residual = h_BTD, None, [x_BTD]
+
+    if cross_kv is not None:
+        h_BTD = layers.pre_norm(params["cross_norm"], x_BTD, placement)
+        cross = cross_attention(
+            params["cross"], h_BTD, cross_kv, arch, cross_context, key=keys[2], layout=layout
         )
-        return layout.constrain(x_BTD, "batch", "length", None), looked
+        x_BTD = add_norm("cross_norm", x_BTD, cross.out, keys[3])
+        residual.append(x_BTD)
 
-    def own(x: jax.Array) -> tuple[jax.Array, Look]:
-        return self_attention(params["self"], x, c, sight, remember, keys[0], layout)
+    h_BTD = layers.pre_norm(params["ff_norm"], x_BTD, placement)
+    y_BTD = layers.feed_forward(
+        params["ff"], h_BTD, arch.activation, dropout_rate=arch.activation_dropout, key=keys[4]
+    )
+    x_BTD = add_norm("ff_norm", x_BTD, y_BTD, keys[5])
+    return LayerOutput(x_BTD, own, cross, attention_input, (*residual, x_BTD))
 
-    def consult(x: jax.Array) -> tuple[jax.Array, Look]:
-        return cross_attention(params["cross"], x, cross, c, cross_sight, keys[2], layout)
 
-    def feed_forward(x: jax.Array) -> tuple[jax.Array, None]:
-        rate = c.activation_dropout
-        y = layers.feed_forward(params["ff"], x, c.activation, dropout_rate=rate, key=keys[4])
-        return y, None
-
-    x_BTD, looked = residual("self_norm", x_BTD, own, keys[1])
-    consulted = None
-    if cross is not None:
-        x_BTD, consulted = residual("cross_norm", x_BTD, consult, keys[3])
-    x_BTD, _ = residual("ff_norm", x_BTD, feed_forward, keys[5])
-    return x_BTD, Looks(looked, consulted)
+def _alpha(arch: Architecture, decoder: bool) -> float:
+    """The weight of the shortcut in DeepNorm."""
+    if arch.norm_placement != "deepnorm":
+        return 1.0
+    constants = layers.deepnorm(arch.encoder_layers, arch.decoder_layers)
+    return constants["decoder" if decoder else "encoder"].alpha
 
 
 def run_layers(
-    block: Callable[[Tree, jax.Array, jax.Array | None], jax.Array],
-    stacked: Tree,
+    block: Callable[[Tree, jax.Array, jax.Array | None], tuple[jax.Array, Any]],
+    layer_params: Tree,
     depth: int,
     x_BTD: jax.Array,
-    c: Config,
     key: jax.Array | None,
-) -> jax.Array:
-    """Applies ``block(params, x, key)`` layer by layer: a scan, or a plain loop if unroll is 0."""
-    if c.remat != "none":
-        policies = jax.checkpoint_policies
-        policy = policies.dots_with_no_batch_dims_saveable if c.remat == "dots" else None
-        block = jax.checkpoint(block, policy=policy)
+    execution: Execution,
+) -> tuple[jax.Array, Any]:
+    """Applies ``block(params, x, key) -> (x, kept)`` layer by layer.
+
+    Args:
+      layer_params: stacked on a first axis, or a list of one tree a layer.
+      execution: ``unroll`` says whether to scan over stacked layers, ``remat`` what to recompute.
+
+    Returns:
+      x [B,T,D], and what ``block`` kept of every layer, stacked.
+    """
+    if execution.remat != "none":
+        block = jax.checkpoint(block, policy=saveable if execution.remat == "dots" else None)
     keys = None if key is None else jnp.stack(layers.split(key, depth))
-    if c.unroll == 0:
-        for i, params in enumerate(unstack(stacked, depth)):
-            x_BTD = block(params, x_BTD, None if keys is None else keys[i])
-        return x_BTD
-    x_BTD, _ = jax.lax.scan(
-        lambda x, layer: (block(layer[0], x, layer[1]), None),
-        x_BTD,
-        (stacked, keys),
-        unroll=c.unroll,
-    )
-    return x_BTD
+    if execution.unroll and not isinstance(layer_params, list):
+        return jax.lax.scan(
+            lambda x, layer: block(layer[0], x, layer[1]),
+            x_BTD,
+            (layer_params, keys),
+            unroll=execution.unroll,
+        )
+    if not isinstance(layer_params, list):
+        layer_params = unstack(layer_params, depth)
+    kept = []
+    for i, params in enumerate(layer_params):
+        x_BTD, one = block(params, x_BTD, None if keys is None else keys[i])
+        kept.append(one)
+    return x_BTD, jax.tree.map(lambda *layer: jnp.stack(layer), *kept)
 
 
 def final_norm(params: Tree, x_BTD: jax.Array) -> jax.Array:
-    """The norm that a pre-norm stack ends with; nothing in a post-norm one."""
+    """The norm that a pre-norm stack ends with; a post-norm stack has none."""
     return layers.norm(params["norm"], x_BTD) if "norm" in params else x_BTD

@@ -1,7 +1,7 @@
-"""Sentences in few shapes: each has its bucket by its own length.
+"""Sentences in few shapes: each is padded to a bucket by its own length.
 
-So what a sentence is padded to does not depend on its neighbours, and the number of compiled shapes
-is bounded.
+What a sentence is padded to does not depend on its neighbours, and the number of compiled shapes is
+bounded.
 """
 
 import math
@@ -45,9 +45,9 @@ def pad(rows: Sequence[Sequence[int]], count: int, length: int) -> np.ndarray:
 
 
 def crop(ids: list[int], limit: int) -> list[int]:
-    """Ids that fit.
+    """At most ``limit`` ids, the last of them eos.
 
-    A text is cut where it can be, but a single character may take more pieces than fit: its end is
-    all that can go.
+    Texts are split to fit, but a single character may take more tokens than fit: its last ones are
+    dropped.
     """
     return ids if len(ids) <= limit else [*ids[: limit - 1], EOS]

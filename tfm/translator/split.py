@@ -1,4 +1,4 @@
-"""Cuts a text that is too long for the model into pieces that fit, at the best places there are."""
+"""Splits a text that is too long for the model into parts that fit, between sentences if it can."""
 
 import re
 from collections.abc import Callable
@@ -10,31 +10,31 @@ _BOUNDARIES = (
 )
 
 
-def cut(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """Splits ``text`` into as few consecutive pieces as a greedy walk gives, each of which fits.
+def split(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Splits ``text`` into consecutive parts, each as long as fits; joined, they are the text.
 
-    Cuts fall after sentences where that is enough, else after clauses, else after words, else
-    between characters. The pieces joined are the text.
+    It splits after sentences where that is enough, else after clauses, else after words, else
+    between characters.
 
     Args:
-      fits: whether a piece is short enough. A single character is taken to fit.
+      fits: whether a part is short enough. A single character is taken to fit.
     """
-    return [text] if fits(text) else _cut(text, fits, _BOUNDARIES)
+    return [text] if fits(text) else _split(text, fits, _BOUNDARIES)
 
 
-def _cut(text: str, fits: Callable[[str], bool], boundaries: tuple[str, ...]) -> list[str]:
-    parts = re.split(boundaries[0], text) if boundaries else list(text)
-    pieces, current = [], ""
-    for part in parts:
-        if fits(current + part):
-            current += part
+def _split(text: str, fits: Callable[[str], bool], boundaries: tuple[str, ...]) -> list[str]:
+    pieces = re.split(boundaries[0], text) if boundaries else list(text)
+    parts, current = [], ""
+    for piece in pieces:
+        if fits(current + piece):
+            current += piece
             continue
         if current:
-            pieces.append(current)
+            parts.append(current)
             current = ""
-        if fits(part) or len(part) <= 1:
-            current = part
+        if fits(piece) or len(piece) <= 1:
+            current = piece
         else:
-            *whole, current = _cut(part, fits, boundaries[1:])
-            pieces += whole
-    return [*pieces, current] if current else pieces
+            *complete, current = _split(piece, fits, boundaries[1:])
+            parts += complete
+    return [*parts, current] if current else parts

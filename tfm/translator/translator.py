@@ -1,55 +1,76 @@
-"""The translator: a model with its tokenizers, and how one is opened."""
+"""The translator: a model with its tokenizers."""
 
 import dataclasses
 import functools
 import logging
+import math
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tfm import checkpoint, config, storage, transformer
-from tfm.config import Decode
+from tfm import config, transformer
+from tfm.data.languages import language
 from tfm.data.tokenizer import Tokenizer, normalise
-from tfm.data.tokenizer import load as load_tokenizer
+from tfm.decoding import Decode
 from tfm.params import Tree
-from tfm.translator import buckets, split
-from tfm.translator.programs import most_tokens, score, search
+from tfm.transformer import Execution
+from tfm.translator import buckets, programs, split
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Translation:
-    """One hypothesis: its text, natural-log probability, and length-normalised score."""
+    """One translation of a text.
+
+    Attributes:
+      text: the translation.
+      log_prob: its natural-log probability, end of sentence included; -inf if search found none.
+      score: what search ranks it by: ``log_prob`` after length normalisation.
+      parts: (source, translation) of each part that a text too long for the model was split into;
+        of any other text, the one pair.
+    """
 
     text: str
     log_prob: float
     score: float
+    parts: tuple[tuple[str, str], ...] = ()
 
 
 class Translator:
     """A model with its tokenizers.
 
     Attributes:
-      config: of the run it comes from, for any device and length: a kernel that it names binds
-        training alone.
-      params: the weights, a nested dict.
+      experiment: the config of the run it comes from.
+      arch, execution: of the model. A kernel that the experiment names for training is not used
+        here, so that any device and length will do.
+      params: the weights as inference reads them; see ``transformer.inference_params``.
       source, target: tokenizers.
       compile_seconds: spent on compilation so far.
     """
 
     def __init__(
-        self, settings: config.Config, params: Tree, source: Tokenizer, target: Tokenizer
+        self,
+        experiment: config.Config,
+        params: Tree | None,
+        source: Tokenizer,
+        target: Tokenizer,
     ) -> None:
-        model = transformer.on_any_device(settings.model)
-        self.config = dataclasses.replace(settings, model=model)
-        self.params, self.source, self.target = params, source, target
+        """Takes the weights as trained or for inference; None if ``with_params`` brings them."""
+        trained = experiment.execution
+        self.experiment, self.arch = experiment, experiment.model
+        self.execution = Execution(
+            lookup=trained.lookup, dtype=trained.dtype, unroll=trained.unroll
+        )
+        self.params = None
+        if params is not None:
+            self.params = transformer.inference_params(params, self.arch, self.execution)
+        self.source, self.target = source, target
         self.compile_seconds = 0.0
         self._compiled: dict[tuple, Callable] = {}
         self._warned: set[str] = set()
@@ -58,51 +79,54 @@ class Translator:
         """The best translation of each text; an empty or blank text gives "".
 
         Args:
-          texts: raw text, one sentence or line each. One too long for the model is translated in
-            pieces, with a warning.
+          texts: raw text, one sentence or line each. A text too long for the model is split and
+            translated in parts, with a warning.
           decode: fields of ``config.Decode`` to override, such as ``beam_size``.
         """
         return [best[0].text for best in self.n_best(texts, 1, **decode)]
 
     def n_best(self, texts: Sequence[str], n: int, **decode: Any) -> list[list[Translation]]:
-        """The ``n`` best translations of each text, best first; ``n`` is at most the beam size.
+        """The ``n`` best translations of each text, best first; of samples, the first ``n``.
 
-        Fewer than ``n`` come back where search finished fewer. A text translated in pieces has its
-        k-th bests joined, their log-probabilities and scores added.
+        Where search finished fewer, fewer are returned, and where it finished none, one empty
+        translation of log-probability -inf, with a warning. Of a text translated in parts, the k-th
+        best translations of its parts are joined, and their log-probabilities and scores added.
+
+        Raises:
+          ValueError: ``n`` is more than the beam size or the number of samples.
         """
-        settings = dataclasses.replace(self.config.decode, **decode)
-        if not 1 <= n <= settings.beam_size:
-            raise ValueError(f"n-best {n}: must be from 1 to the beam size, {settings.beam_size}")
+        settings = dataclasses.replace(self.experiment.decode, **decode)
+        if not 1 <= n <= settings.hypotheses:
+            most = "the beam size" if settings.strategy == "beam" else "the number of samples"
+            raise ValueError(f"n-best {n}: must be from 1 to {most}, {settings.hypotheses}")
         parts = [self.parts(text) for text in texts]
-        for text, whole in zip(texts, parts, strict=True):
-            if len(whole) > 1:
+        for text, own in zip(texts, parts, strict=True):
+            if len(own) > 1:
                 _log.warning(
-                    "longer than the %d pieces the model takes, translated in %d parts: %s",
-                    self.config.data.source_length,
-                    len(whole),
-                    normalise(text)[:30] + " ...",
+                    "longer than the %d tokens the model takes, translated in %d parts: %s",
+                    self.experiment.data.source_length,
+                    len(own),
+                    _shortened(text),
                 )
-        found = iter(self._search([part for text in parts for part in text], n, settings))
-        joiner = "" if self.config.data.target in ("zh", "ja") else " "
-        return [_join([next(found) for _ in text], joiner) for text in parts]
+        found = iter(self._search([part for own in parts for part in own], n, settings))
+        joiner = language(self.experiment.data.target).joiner
+        return [_join([next(found) for _ in own], joiner) for own in parts]
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
-        """Natural-log probability of each target given its source, eos included.
+        """Natural-log probability of each target given its source, end of sentence included.
 
         Raises:
           ValueError: the counts differ, or a text is longer than the model takes.
         """
         if len(sources) != len(targets):
             raise ValueError(f"score: {len(sources)} sources but {len(targets)} targets")
-        data = self.config.data
-        source_ids, target_ids = (
-            self.source.encode_batch(sources),
-            self.target.encode_batch(targets),
-        )
+        data = self.experiment.data
+        source_ids = self.source.encode_batch(sources)
+        target_ids = self.target.encode_batch(targets)
         for i, (s, t) in enumerate(zip(source_ids, target_ids, strict=True), 1):
             if len(s) > data.source_length or len(t) > data.target_length:
                 raise ValueError(
-                    f"score: pair {i} has {len(s)} and {len(t)} pieces; the model takes "
+                    f"score: pair {i} has {len(s)} and {len(t)} tokens; the model takes "
                     f"{data.source_length} and {data.target_length}; load it with a longer "
                     "source_length or target_length"
                 )
@@ -110,76 +134,85 @@ class Translator:
             (buckets.length(len(s), data.source_length), buckets.length(len(t), data.target_length))
             for s, t in zip(source_ids, target_ids, strict=True)
         ]
-        result = [0.0] * len(sources)
-        for (S, T), batch in buckets.group(sizes, self.config.decode.batch_size):
-            B = buckets.count(len(batch), self.config.decode.batch_size)
+        result, batch_size = [0.0] * len(sources), self.experiment.decode.batch_size
+        for (S, T), batch in buckets.group(sizes, batch_size):
+            B = buckets.count(len(batch), batch_size)
             arrays = (
                 buckets.pad([source_ids[i] for i in batch], B, S),
                 buckets.pad([target_ids[i] for i in batch], B, T),
             )
-            run = self._compile("score", score, self.params, *arrays, c=self.config.model)
+            run = self._compile("score", programs.score, *arrays)
             for i, value in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
                 result[i] = float(value)
         return result
 
     def with_params(self, params: Tree) -> "Translator":
-        """The same model with other weights, sharing what is compiled."""
-        other = Translator(self.config, params, self.source, self.target)
+        """The same model with other weights; what is compiled is shared."""
+        other = Translator(self.experiment, params, self.source, self.target)
         other._compiled, other._warned = self._compiled, self._warned
         return other
 
     def parts(self, text: str) -> list[str]:
-        """The text in pieces the model can take; [] for a blank one."""
-        text, limit = normalise(text), self.config.data.source_length
+        """The text in parts that the model can take; [] for a blank one."""
+        text, limit = normalise(text), self.experiment.data.source_length
         if not text:
             return []
-        return split.cut(text, lambda part: len(self.source.encode(part)) <= limit)
+        return split.split(text, lambda part: len(self.source.encode(part)) <= limit)
 
-    def _search(self, texts: Sequence[str], n: int, settings: Decode) -> list[list[Translation]]:
-        ids = [
-            buckets.crop(x, self.config.data.source_length) for x in self.source.encode_batch(texts)
-        ]
-        sizes = [buckets.length(len(x), self.config.data.source_length) for x in ids]
-        self._warn_of_a_last_place(max(map(len, ids), default=0), settings)
+    def _search(self, texts: Sequence[str], n: int, decode: Decode) -> list[list[Translation]]:
+        limit, batch_size = self.experiment.data.source_length, decode.batch_size
+        ids = [buckets.crop(x, limit) for x in self.source.encode_batch(texts)]
+        sizes = [buckets.length(len(x), limit) for x in ids]
+        self._warn_of_last_position(max(map(len, ids), default=0), decode)
         result: list[list[Translation]] = [[]] * len(texts)
-        for S, batch in buckets.group(sizes, settings.batch_size):
-            source_BS = buckets.pad(
-                [ids[i] for i in batch], buckets.count(len(batch), settings.batch_size), S
-            )
-            run = self._compile(
-                "search", search, self.params, source_BS, c=self.config.model, settings=settings
-            )
-            found = run(self.params, source_BS)
-            for i, hypotheses in zip(
-                batch, zip(*map(np.asarray, found), strict=True), strict=False
-            ):
-                result[i] = [
-                    Translation(self.target.decode(tokens[:length]), float(log_prob), float(score))
-                    for tokens, length, log_prob, score in zip(*hypotheses, strict=True)
-                    if length
-                ][:n]
+        for S, batch in buckets.group(sizes, batch_size):
+            B = buckets.count(len(batch), batch_size)
+            arrays = [buckets.pad([ids[i] for i in batch], B, S)]
+            if decode.strategy != "beam":
+                # From its own tokens alone, so that a sentence's draws depend on no neighbour.
+                arrays.append(np.array([zlib.crc32(row.tobytes()) for row in arrays[0]], np.uint32))
+            run = self._compile("search", programs.search, *arrays, decode=decode)
+            found = zip(*map(np.asarray, run(self.params, *arrays)), strict=True)
+            for i, hypotheses in zip(batch, found, strict=False):
+                result[i] = self._translations(texts[i], zip(*hypotheses, strict=True))[:n]
         return result
 
-    def _warn_of_a_last_place(self, pieces: int, settings: Decode) -> None:
-        """Says once that learned positions end before the longest translation asked for."""
-        c, asked = self.config.model, most_tokens(settings, pieces)
-        if c.positions == "learned" and asked > c.max_length and "place" not in self._warned:
-            self._warned.add("place")
+    def _translations(self, source: str, hypotheses: Any) -> list[Translation]:
+        """The hypotheses (tokens, length, log-probability, score) of one text, decoded."""
+        found = []
+        for tokens, length, log_prob, score in hypotheses:
+            if length:
+                text = self.target.decode(tokens[:length])
+                found.append(Translation(text, float(log_prob), float(score), ((source, text),)))
+        if not found:
             _log.warning(
-                "translations end at %d pieces, the model's last learned position, where the "
+                "no translation found, the model gives no token a probability; are its weights "
+                "damaged or did its training diverge? Left empty: %s",
+                _shortened(source),
+            )
+            found.append(Translation("", -math.inf, -math.inf, ((source, ""),)))
+        return found
+
+    def _warn_of_last_position(self, tokens: int, decode: Decode) -> None:
+        """Warns once that positions end before the longest translation asked for."""
+        longest, asked = self.arch.positions.longest, programs.most_tokens(decode, tokens)
+        if longest is not None and asked > longest and "position" not in self._warned:
+            self._warned.add("position")
+            _log.warning(
+                "translations end at %d tokens, the model's last learned position, where the "
                 "settings of decode allow %d",
-                c.max_length,
+                longest,
                 asked,
             )
 
-    def _compile(self, name: str, f: Callable, *arrays: Any, **static: Any) -> Callable:
-        """``f`` compiled for these shapes, once; the time it takes is kept and logged."""
-        shapes = [x.shape for x in arrays[1:]]
+    def _compile(self, name: str, program: Callable, *arrays: Any, **static: Any) -> Callable:
+        """A program of (params, *arrays) compiled for these shapes, once; logs how long it took."""
+        shapes = [x.shape for x in arrays]
         key = (name, *shapes, *static.values())
         if key not in self._compiled:
             start = time.perf_counter()
-            lowered = jax.jit(functools.partial(f, **static)).lower(*arrays)
-            self._compiled[key] = lowered.compile()
+            f = functools.partial(program, arch=self.arch, execution=self.execution, **static)
+            self._compiled[key] = jax.jit(f).lower(self.params, *arrays).compile()
             seconds = time.perf_counter() - start
             self.compile_seconds += seconds
             _log.info(
@@ -192,78 +225,9 @@ class Translator:
         return self._compiled[key]
 
 
-def load(
-    folder: str | PathLike,
-    source_length: int | None = None,
-    target_length: int | None = None,
-    rotary_scaling: float | None = None,
-) -> Translator:
-    """Opens the folder of a run: the best weights so far, else those of the newest checkpoint.
-
-    Args:
-      source_length, target_length: the most pieces it takes of a source to translate, and of a
-        target to score or inspect, in place of the run's own.
-      rotary_scaling: of rotary positions, in place of the run's own.
-
-    Raises:
-      FileNotFoundError: no run there, or nothing saved yet.
-      ValueError: lengths that learned positions do not reach, or a scaling of positions that are
-        not rotary.
-    """
-    folder = storage.path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"model {folder}: no config.json there; is it a folder of a run?")
-    settings = config.read(folder / "config.json")
-    try:
-        settings = stretched(settings, source_length, target_length, rotary_scaling)
-    except ValueError as error:
-        raise ValueError(f"model {folder}: {error}") from error
-    names = ("joint", "joint") if settings.tokenizer.joint else ("source", "target")
-    source, target = (load_tokenizer(folder / "tokenizers" / f"{n}.model") for n in names)
-    sizes = settings.model.source_vocab, settings.model.target_vocab
-    if (source.size, target.size) != sizes:
-        raise ValueError(
-            f"model {folder}: its tokenizers have {source.size} and {target.size} pieces, but its "
-            f"weights are for {sizes[0]} and {sizes[1]}: put back the tokenizers of the run"
-        )
-    try:
-        _, params, info = checkpoint.load(folder / "best")
-        step = info["update"]
-    except FileNotFoundError:  # not validated yet, or there is no dev set
-        step, state, _ = checkpoint.load(folder / "checkpoints", only=("average", "params"))
-        params = state.get("average") or state["params"]
-    _log.info("model %s: weights of update %d", folder, step)
-    return Translator(settings, jax.tree.map(jnp.asarray, params), source, target)
-
-
-def stretched(
-    settings: config.Config,
-    source_length: int | None = None,
-    target_length: int | None = None,
-    rotary_scaling: float | None = None,
-) -> config.Config:
-    """The config of a trained model for other lengths than it was trained on; see ``load``."""
-    model, data = settings.model, settings.data
-    for name, length in (("source_length", source_length), ("target_length", target_length)):
-        if length is None:
-            continue
-        if length < 2:
-            raise ValueError(f"{name} {length}: a sentence takes 2 or more, a piece and eos")
-        if model.positions == "learned" and length > model.max_length:
-            raise ValueError(
-                f"{name} {length}: positions='learned' has no vector beyond place "
-                f"{model.max_length - 1}; {model.max_length} is the most"
-            )
-        data = dataclasses.replace(data, **{name: length})
-    if rotary_scaling is not None:
-        if model.positions not in transformer.ROTARY:
-            raise ValueError(
-                f"rotary_scaling {rotary_scaling}: positions={model.positions!r} are not rotary; "
-                "leave it out"
-            )
-        model = dataclasses.replace(model, rotary_scaling=rotary_scaling)
-        transformer.check(model, vocabularies=False)
-    return dataclasses.replace(settings, model=model, data=data)
+def _shortened(text: str) -> str:
+    text = normalise(text)
+    return text if len(text) <= 30 else text[:30] + " ..."
 
 
 def _join(parts: list[list[Translation]], joiner: str) -> list[Translation]:
@@ -277,6 +241,7 @@ def _join(parts: list[list[Translation]], joiner: str) -> list[Translation]:
             joiner.join(part.text for part in parts_k),
             sum(part.log_prob for part in parts_k),
             sum(part.score for part in parts_k),
+            tuple(pair for part in parts_k for pair in part.parts),
         )
         for parts_k in zip(*parts, strict=False)
     ]

@@ -1,8 +1,9 @@
-"""Word vectors: how an embedding matrix is learned from text alone, and what it then knows.
+"""Word vectors (word2vec): how an embedding matrix is learned from text, and what it represents.
 
-``model`` is CBOW and skip-gram as one loss, ``huffman`` the tree of the hierarchical softmax,
-``step`` an update, ``corpus`` text as ids and batches, ``pace`` shorter steps for very frequent
-words, ``training`` the loop, ``vectors`` the files, ``analysis`` neighbours, analogies and
-similarity, ``align`` two languages' spaces made one, ``start`` a translator's tables begun from
-vectors.
+Learning: ``words`` splits text into words, ``corpus`` makes ids and batches of them, ``model``
+has the losses of CBOW and skip-gram, ``huffman`` the tree of the hierarchical softmax,
+``step_scale`` smaller steps for very frequent words, ``step`` an update, ``replicas`` copies that
+learn in parallel, ``training`` the loop. Use: ``vectors`` reads and writes files, ``analysis`` has
+neighbours, analogies and similarity, ``align`` maps one language's space to another's, ``tables``
+initialises a translation model's embeddings.
 """

@@ -1,4 +1,4 @@
-"""The Huffman tree of the hierarchical softmax: frequent words stand near the root."""
+"""The Huffman tree of the hierarchical softmax, in which frequent words are near the root."""
 
 import heapq
 from collections.abc import Sequence
@@ -8,19 +8,20 @@ import numpy as np
 
 
 class Paths(NamedTuple):
-    """Every word's way to the root.
+    """The path of every word from its leaf up to the root of the tree.
 
     Attributes:
-      nodes_VL: inner nodes, numbered from 0, int32; padded with 0.
-      turns_VL: which way the word lies at each: 0 or 1; −1 is padding. int8.
+      nodes_VL: the inner nodes on the path, numbered from 0; padded with 0. int32.
+      codes_VL: the word's Huffman code, a bit for each of these nodes: whether the path comes from
+        the node's left (0) or right (1) child; padded with −1. int8.
     """
 
     nodes_VL: np.ndarray
-    turns_VL: np.ndarray
+    codes_VL: np.ndarray
 
 
 def paths(counts: Sequence[int]) -> Paths:
-    """Huffman's tree over words with these counts: V − 1 inner nodes, shortest mean path.
+    """Builds Huffman's tree over words with these counts: V − 1 inner nodes, shortest mean path.
 
     Raises:
       ValueError: fewer than two words.
@@ -28,19 +29,19 @@ def paths(counts: Sequence[int]) -> Paths:
     V = len(counts)
     if V < 2:
         raise ValueError(f"Huffman tree: needs at least two words, got {V}")
-    parents, turns = np.zeros(2 * V - 1, np.int32), np.zeros(2 * V - 1, np.int8)
-    heap = [(int(count), i) for i, count in enumerate(counts)]  # of equal ones the first made
+    parents, bits = np.zeros(2 * V - 1, np.int32), np.zeros(2 * V - 1, np.int8)
+    heap = [(int(count), i) for i, count in enumerate(counts)]  # Ties go to the smaller number.
     heapq.heapify(heap)
     for node in range(V, 2 * V - 1):
         (a, left), (b, right) = heapq.heappop(heap), heapq.heappop(heap)
-        parents[[left, right]], turns[right] = node, 1
+        parents[[left, right]], bits[right] = node, 1
         heapq.heappush(heap, (a + b, node))
 
-    nodes, ways, here = [], [], np.arange(V)
+    nodes, codes, current = [], [], np.arange(V)
     root = 2 * V - 2
-    while (here != root).any():
-        above = here != root
-        ways.append(np.where(above, turns[here], -1))
-        here = np.where(above, parents[here], root)
-        nodes.append(np.where(above, here - V, 0))
-    return Paths(np.stack(nodes, 1).astype(np.int32), np.stack(ways, 1).astype(np.int8))
+    while (current != root).any():
+        below_root = current != root
+        codes.append(np.where(below_root, bits[current], -1))
+        current = np.where(below_root, parents[current], root)
+        nodes.append(np.where(below_root, current - V, 0))
+    return Paths(np.stack(nodes, 1).astype(np.int32), np.stack(codes, 1).astype(np.int8))

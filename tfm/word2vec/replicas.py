@@ -1,13 +1,15 @@
-"""Replicas: several copies of the tables learn from different text, and what they learned is added.
+"""Replicas: copies of the tables that learn from different text in parallel and are then merged.
 
-One update is too small to be shared between devices: they would only wait for one another. So a
-replica makes many by itself, and then every row becomes ``w + s Σᵣ (wᵣ − w)``. Of a row that was
-met a few times only, the sum (s = 1) is what one copy would have learned from all of the text. One
-that was met often has come to rest in every copy: the sum would go R times too far, and the mean
-(s = 1/R) is right; see ``settled``. With sums alone, four replicas on 600,000 words grew without
-end. Means alone learn too little: Spearman on SimLex-999 / WordSim-353 was 0.098 / 0.272, and 0.106
-/ 0.317 with s between the two (cbow, two replicas, 6.3 M words, means of three seeds).
-How many replicas there are decides what is learned; on how many devices they are does not.
+A single update is too small to be divided among devices, which would only wait for one another. So,
+as in local SGD, each replica makes many updates of its own; then every row w is replaced by
+``w + s Σᵣ (wᵣ − w)``. For a row that a replica used a few times only, the sum of the changes
+(s = 1) is what one copy would have learned from all of the text. A row that was used often has
+converged in every replica; there the sum would go R times too far, and the mean (s = 1/R) is right:
+see ``merge_scales``. With sums alone, the tables of four replicas on 600,000 words diverged. Means
+alone learn too little: Spearman on SimLex-999 / WordSim-353 was 0.098 / 0.272, and 0.106 / 0.317
+with s between the two (cbow, two replicas, 6.3 M words, means of three seeds).
+
+The number of replicas affects what is learned; the number of devices they run on does not.
 """
 
 import functools
@@ -20,109 +22,113 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tfm.params import Tree
-from tfm.word2vec import model, pace, step
+from tfm.word2vec import model, step, step_scale
 from tfm.word2vec.huffman import Paths
 from tfm.word2vec.model import Batch, Config
 
-_MET = 6  # times that a replica meets a word of average frequency before changes are added up
-_LENGTH = 1.0  # squared, of a vector that is met, as ``settled`` has it
+_CENTRES_PER_WORD = 6  # How often an average word is a centre, for each replica, in a round.
+_SQUARED_NORM = 1.0  # Of the vectors that a row is scored against, as ``merge_scales`` assumes.
 _AXIS = "replicas"
 
 
-def updates_alone(c: Config, vocab: int) -> int:
-    """The updates each replica makes before changes are added up.
+def local_updates(config: Config, vocab: int) -> int:
+    """Returns the number of updates M that each replica makes before the replicas are merged.
 
-    Adding up costs what the tables are long, so the more words, the longer it may wait; and with
-    few words, each would be met too often meanwhile.
+    A merge costs time in proportion to the vocabulary, so M grows with it. With a small vocabulary
+    a larger M would use each word too often between merges.
     """
-    return max(8, round(_MET * vocab / (model.tiles(c) * c.centres)))
+    return max(8, round(_CENTRES_PER_WORD * vocab / (model.tiles(config) * config.centres)))
 
 
-def settled(c: Config, counts_V: np.ndarray, updates: int, paths: Paths | None) -> Tree:
-    """s: what the sum of the replicas' changes to each row is multiplied by.
+def merge_scales(config: Config, counts_V: np.ndarray, updates: int, paths: Paths | None) -> Tree:
+    """Returns s for each row, the factor of the summed changes of the replicas.
 
-    Let every guess take a row a part κ of what is left of its way. After n guesses a replica has
-    gone 1 − e^(−κn) of it, and one copy that read all of the text would have gone 1 − e^(−κRn). The
-    ratio, s = (1 − e^(−κRn)) / R (1 − e^(−κn)), falls from 1 to 1/R. κ is the rate times the slope
-    of the sigmoid, at most 1/4, times the squared length of the vector that is met.
+    Assume that each prediction moves a row by a fraction κ of its distance to the optimum. After n
+    predictions a replica has covered 1 − e^(−κn) of the distance, and one copy that read all of the
+    text would have covered 1 − e^(−κRn). Their ratio, s = (1 − e^(−κRn)) / R (1 − e^(−κn)), falls
+    from 1 to 1/R as n grows. κ is the learning rate times the slope of the sigmoid, at most 1/4,
+    times the squared norm of the vector that the row is scored against.
 
     Args:
-      updates: that each replica makes before changes are added up.
+      updates: number of updates of each replica between merges.
 
     Returns:
       By table, [V,1] float32.
     """
-    pull = model.rate(c) * _LENGTH / 4
-    if c.objective == "softmax":  # every word is met in every guess, by longer vectors
-        pull *= 4
-    pulls = {"input": pull, "output": pull}
-    if c.method == "cbow" and c.combine == "mean" and c.tables == "two":
-        pulls["input"] /= c.window + 1  # of so many words in the mean, each one's share
-    paces, R = pace.paces(c, counts_V, paths), model.replicas(c)
-    found = {}
-    for name, guesses_V in pace.guesses(c, counts_V, paths).items():
-        way_V = np.maximum(pulls[name] * updates * guesses_V * paces[name], 1e-6)
-        found[name] = (np.expm1(-R * way_V) / (R * np.expm1(-way_V))).astype(np.float32)[:, None]
-    return found
+    kappa = model.learning_rate(config) * _SQUARED_NORM / 4
+    if config.objective == "softmax":  # Every prediction uses every word, with longer vectors.
+        kappa *= 4
+    kappas = {"input": kappa, "output": kappa}
+    if config.method == "cbow" and config.combine == "mean" and config.tables == "two":
+        kappas["input"] /= config.window + 1  # The share of one context word in the mean.
+    step_scales, R = step_scale.step_scales(config, counts_V, paths), model.replicas(config)
+    scales = {}
+    for name, uses_V in step_scale.expected_uses(config, counts_V, paths).items():
+        exponent_V = np.maximum(kappas[name] * updates * uses_V * step_scales[name], 1e-6)
+        ratio_V = np.expm1(-R * exponent_V) / (R * np.expm1(-exponent_V))
+        scales[name] = ratio_V.astype(np.float32)[:, None]
+    return scales
 
 
-def spread(c: Config, devices: Sequence[jax.Device]) -> Mesh:
-    """As many of the devices as can have the same number of replicas each."""
-    count = max(n for n in range(1, len(devices) + 1) if model.replicas(c) % n == 0)
+def make_mesh(config: Config, devices: Sequence[jax.Device]) -> Mesh:
+    """Returns a mesh of as many devices as can hold the same number of replicas each."""
+    count = max(n for n in range(1, len(devices) + 1) if model.replicas(config) % n == 0)
     return Mesh(np.array(devices[:count]), (_AXIS,))
 
 
-def place(mesh: Mesh, tables: Tree) -> Tree:
-    """Tables, or anything else that all replicas start from, on all devices."""
-    return jax.device_put(tables, NamedSharding(mesh, P()))
+def replicate(mesh: Mesh, tree: Tree) -> Tree:
+    """Copies arrays that all replicas start from to every device."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def place_text(mesh: Mesh, batches: Batch) -> Batch:
-    """Every replica's batches, [R,M,...], where it is."""
+def shard_batches(mesh: Mesh, batches: Batch) -> Batch:
+    """Puts the batches of each replica, [R,M,...], onto the device of that replica."""
     return jax.device_put(batches, NamedSharding(mesh, P(_AXIS)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def learn(
-    c: Config,
+def train_round(
+    config: Config,
     mesh: Mesh,
     tables: Tree,
     batches: Batch,
     paths: Paths | None,
-    paces: Tree | None,
-    shares: Tree,
+    step_scales: Tree | None,
+    merge_scales: Tree,
 ) -> tuple[Tree, jax.Array]:
-    """Every replica learns from its own batches, [R,M,...], one after the other.
-
-    Args:
-      shares: of ``settled``.
+    """Trains every replica on its own batches, [R,M,...] in order, and merges the replicas.
 
     Returns:
-      The tables with all changes, and their loss a centre, now, on the first batch of the first
-      replica, [] float32.
+      The merged tables, and their loss for each centre on the first batch of the first replica,
+      [] float32.
     """
 
-    def on_a_device(
-        tables: Tree, batches: Batch, paths: Paths | None, paces: Tree | None, shares: Tree
+    def train_and_merge(
+        tables: Tree,
+        batches: Batch,
+        paths: Paths | None,
+        step_scales: Tree | None,
+        merge_scales: Tree,
     ) -> Tree:
-        def after(batches: Batch) -> Tree:
-            return step.updates(c, tables, batches, paths, paces)
+        def train_one(batches: Batch) -> Tree:
+            return step.updates(config, tables, batches, paths, step_scales)
 
-        def one_more(total: Tree, batches: Batch) -> tuple[Tree, None]:
-            return jax.tree.map(jnp.add, total, after(batches)), None
+        def add_one(total: Tree, batches: Batch) -> tuple[Tree, None]:
+            return jax.tree.map(jnp.add, total, train_one(batches)), None
 
-        first = after(jax.tree.map(lambda x: x[0], batches))
-        total, _ = jax.lax.scan(one_more, first, jax.tree.map(lambda x: x[1:], batches))
-        total = jax.lax.psum(total, _AXIS)
-        joined = lambda new, old, s: s * new + (1 - model.replicas(c) * s) * old  # noqa: E731
-        return jax.tree.map(joined, total, tables, shares)
+        def merge(total: jax.Array, old: jax.Array, s: jax.Array) -> jax.Array:
+            return s * total + (1 - model.replicas(config) * s) * old
 
-    whole = P()
+        first = train_one(jax.tree.map(lambda x: x[0], batches))
+        total, _ = jax.lax.scan(add_one, first, jax.tree.map(lambda x: x[1:], batches))
+        return jax.tree.map(merge, jax.lax.psum(total, _AXIS), tables, merge_scales)
+
+    replicated = P()
     tables = jax.shard_map(
-        on_a_device,
+        train_and_merge,
         mesh=mesh,
-        in_specs=(whole, P(_AXIS), whole, whole, whole),
-        out_specs=whole,
+        in_specs=(replicated, P(_AXIS), replicated, replicated, replicated),
+        out_specs=replicated,
         check_vma=False,
-    )(tables, batches, paths, paces, shares)
-    return tables, step.loss(c, tables, jax.tree.map(lambda x: x[0, 0], batches), paths)
+    )(tables, batches, paths, step_scales, merge_scales)
+    return tables, step.loss(config, tables, jax.tree.map(lambda x: x[0, 0], batches), paths)

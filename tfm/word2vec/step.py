@@ -1,4 +1,4 @@
-"""Gradient descent on the few rows of large tables that a batch touches."""
+"""One update: gradient descent on the few rows of large tables that a batch uses."""
 
 import functools
 
@@ -11,73 +11,86 @@ from tfm.word2vec.huffman import Paths
 from tfm.word2vec.model import Batch, Config
 
 
-def _touched(c: Config, tables: Tree, batch: Batch, paths: Paths | None) -> Tree:
-    """The ids of the rows that a batch needs of each table, flat."""
-    read = model.read_ids(c, batch).reshape(-1)
-    own = model.guess_ids(c, batch, paths).reshape(-1)
-    shared = model.shared_ids(c, batch, len(tables["input"])).reshape(-1)
-    met = jnp.concatenate([own, shared])
-    if c.tables == "one":
-        return {"input": jnp.concatenate([read, met])}
-    return {"input": read, "output": met}
+def _row_ids(config: Config, tables: Tree, batch: Batch, paths: Paths | None) -> Tree:
+    """Returns the ids of the rows that a batch uses of each table, as flat arrays."""
+    inputs = model.input_ids(config, batch).reshape(-1)
+    targets = model.target_ids(config, batch, paths).reshape(-1)
+    shared = model.shared_ids(config, batch, len(tables["input"])).reshape(-1)
+    outputs = jnp.concatenate([targets, shared])
+    if config.tables == "one":
+        return {"input": jnp.concatenate([inputs, outputs])}
+    return {"input": inputs, "output": outputs}
 
 
-def _loss_of_rows(c: Config, batch: Batch, paths: Paths | None, rows: Tree) -> jax.Array:
-    """``loss``, given the rows of ``_touched``."""
-    read_BI = model.read_ids(c, batch)
-    own_BGL = model.guess_ids(c, batch, paths)
-    flat, met = rows["input"], rows.get("output")
-    if met is None:
-        flat, met = flat[: read_BI.size], flat[read_BI.size :]
-    own, shared = met[: own_BGL.size], met[own_BGL.size :]
-    width = flat.shape[-1]
+def _loss_of_rows(config: Config, batch: Batch, paths: Paths | None, rows: Tree) -> jax.Array:
+    """Computes ``model.loss`` from the rows of ``_row_ids``."""
+    inputs_BI = model.input_ids(config, batch)
+    targets_BGL = model.target_ids(config, batch, paths)
+    inputs, outputs = rows["input"], rows.get("output")
+    if outputs is None:
+        inputs, outputs = inputs[: inputs_BI.size], inputs[inputs_BI.size :]
+    targets, shared = outputs[: targets_BGL.size], outputs[targets_BGL.size :]
+    width = inputs.shape[-1]
     return model.loss(
-        c,
+        config,
         batch,
         paths,
-        flat.reshape(*read_BI.shape, width),
-        own.reshape(*own_BGL.shape, width),
-        shared.reshape(1 if c.objective == "softmax" else len(read_BI), -1, width),
+        inputs.reshape(*inputs_BI.shape, width),
+        targets.reshape(*targets_BGL.shape, width),
+        shared.reshape(1 if config.objective == "softmax" else len(inputs_BI), -1, width),
     )
 
 
 def update(
-    c: Config, tables: Tree, batch: Batch, paths: Paths | None = None, paces: Tree | None = None
+    config: Config,
+    tables: Tree,
+    batch: Batch,
+    paths: Paths | None = None,
+    step_scales: Tree | None = None,
 ) -> Tree:
-    """The tables after one step of gradient descent on the rows that a batch touches.
+    """Returns the tables after one step of gradient descent on the rows that a batch uses.
 
-    Every table is read once and then written once, so that XLA changes it in place: the cost does
-    not depend on V. A row that comes up several times gets the sum of its gradients.
+    Every table is read once and then written once, so that XLA updates it in place and the cost
+    does not depend on V. A row that is used several times gets the sum of its gradients.
 
     Args:
-      paces: what each row's step is multiplied by, [V] a table; by default 1.
+      step_scales: factors of the learning rate for each row, [V] for each table; by default 1.
     """
-    ids = _touched(c, tables, batch, paths)
+    ids = _row_ids(config, tables, batch, paths)
     rows = _gather(tables, ids)
-    slopes = jax.grad(functools.partial(_loss_of_rows, c, batch, paths))(rows)
-    rates = {name: batch.rate for name in ids}
-    if paces is not None:
-        rates = {name: batch.rate * pace[:, None] for name, pace in _gather(paces, ids).items()}
+    gradients = jax.grad(functools.partial(_loss_of_rows, config, batch, paths))(rows)
+    rates = {name: batch.learning_rate for name in ids}
+    if step_scales is not None:
+        scales = _gather(step_scales, ids)
+        rates = {name: batch.learning_rate * scale[:, None] for name, scale in scales.items()}
     return {
-        name: table.at[ids[name]].add(-rates[name] * slopes[name], mode="promise_in_bounds")
+        name: table.at[ids[name]].add(-rates[name] * gradients[name], mode="promise_in_bounds")
         for name, table in tables.items()
     }
 
 
 def _gather(tables: Tree, ids: Tree) -> Tree:
-    """Rows by id. The ids are our own: a check of their range would cost a pass over the rows."""
+    """Reads rows by id, without the bounds check, which would cost a pass over the rows."""
     return {name: tables[name].at[i].get(mode="promise_in_bounds") for name, i in ids.items()}
 
 
 def updates(
-    c: Config, tables: Tree, batches: Batch, paths: Paths | None = None, paces: Tree | None = None
+    config: Config,
+    tables: Tree,
+    batches: Batch,
+    paths: Paths | None = None,
+    step_scales: Tree | None = None,
 ) -> Tree:
-    """``update`` by one batch after the other, [M,...] each."""
-    return jax.lax.scan(lambda t, b: (update(c, t, b, paths, paces), None), tables, batches)[0]
+    """Returns the tables after one ``update`` for each batch, [M,...], in order."""
+
+    def next_update(tables: Tree, batch: Batch) -> tuple[Tree, None]:
+        return update(config, tables, batch, paths, step_scales), None
+
+    return jax.lax.scan(next_update, tables, batches)[0]
 
 
-def loss(c: Config, tables: Tree, batch: Batch, paths: Paths | None = None) -> jax.Array:
-    """A batch's loss a centre, [] float32."""
-    rows = _gather(tables, _touched(c, tables, batch, paths))
-    count = jnp.sum(model.centres(c, batch.sentences_BS) != 0)
-    return _loss_of_rows(c, batch, paths, rows) / jnp.maximum(count, 1)
+def loss(config: Config, tables: Tree, batch: Batch, paths: Paths | None = None) -> jax.Array:
+    """Computes the loss of a batch divided by its number of centres, [] float32."""
+    rows = _gather(tables, _row_ids(config, tables, batch, paths))
+    count = jnp.sum(model.centres(config, batch.sentences_BS) != 0)
+    return _loss_of_rows(config, batch, paths, rows) / jnp.maximum(count, 1)

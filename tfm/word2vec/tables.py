@@ -1,38 +1,37 @@
-"""A translator's tables begun from word vectors, piece by piece."""
+"""Initial embedding tables of a translation model, taken from word vectors piece by piece."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfm.data.languages import HAN_AND_KANA
 from tfm.params import Tree
 from tfm.word2vec.vectors import Vectors
 
-# Han and Kana: letters of scripts that set no spaces between words.
-UNSPACED = "々-〇ぁ-ヿㇰ-ㇿ㐀-䶿一-鿿\uf900-\ufaffｦ-ﾟ\U00020000-\U0003ffff"
-_ALL_UNSPACED = re.compile(f"[{UNSPACED}]+")
-_MARK = "▁"  # begins the pieces that begin a word
+_HAN_OR_KANA = re.compile(f"[{HAN_AND_KANA}]+")
+_WORD_START = "▁"  # SentencePiece's first letter of a piece that begins a word.
 
 
 def initial_tables(
     tables: Tree, vectors: Mapping[str, Vectors], pieces: Mapping[str, Sequence[str]]
 ) -> tuple[Tree, dict[str, float]]:
-    """Rows of pieces that have a vector become that vector; the others stay as they were drawn.
+    """Replaces the rows of pieces that have a vector by that vector; other rows stay as drawn.
 
-    The vectors of a table are scaled by one number, so that those used have a mean square of 1/D
-    an entry, as ``embeddings.embedding_params`` starts them: a norm of about 1.
+    The vectors of a table are scaled by one factor, so that those used have a mean square of 1/D
+    an entry, like a table that ``embeddings.embedding_params`` draws: a norm of about 1.
 
-    Vectors among which none begins with SentencePiece's "▁" are taken for those of words: then
-    "▁word" starts from "word", as written or in lower case. A piece without the mark is a part of a
-    word, which words know nothing of, unless it is of Han or Kana letters.
+    If none of the vectors' words begins with SentencePiece's "▁", they are vectors of words, not of
+    pieces. Then "▁word" gets the vector of "word", as written or in lower case. A piece without the
+    mark is a part of a word and gets none, unless it consists of Han or Kana letters.
 
     Args:
       tables: name → [V,D], as ``transformer.declare`` names them ("source", "target", "output").
-      vectors: name of a table → the vectors to start it from; other tables are left alone.
+      vectors: name of a table → its vectors; tables without vectors are not changed.
       pieces: name of a table → its V pieces, in the order of their ids.
 
     Returns:
-      The tables, and for each table named in ``vectors`` the share of its pieces that had one.
+      The tables, and for each table in ``vectors`` the share of its pieces that have a vector.
 
     Raises:
       ValueError: a table is unknown, its width is not the vectors', or no piece has a vector.
@@ -48,27 +47,27 @@ def initial_tables(
             )
         if len(pieces[name]) != V:
             raise ValueError(f"initial vectors for {name}: {len(pieces[name])} pieces, {V} rows")
-        known = _rows(space, pieces[name])
-        found = [(i, row) for i, row in enumerate(known) if row is not None]
+        rows = _vector_rows(space, pieces[name])
+        found = [(i, row) for i, row in enumerate(rows) if row is not None]
         if not found:
             raise ValueError(
                 f"initial vectors for {name}: none of {V:,} pieces has a vector; "
                 "train vectors of the run's own pieces: tfm embed train --tokenizer"
             )
-        rows, ids = np.array(found).T
-        new_ND = space.table_VD[ids]
+        ids, rows = np.array(found).T
+        new_ND = space.table_VD[rows]
         new_ND = new_ND / np.sqrt(np.square(new_ND).sum(axis=1).mean())
-        tables[name] = tables[name].at[rows].set(new_ND.astype(tables[name].dtype))
+        tables[name] = tables[name].at[ids].set(new_ND.astype(tables[name].dtype))
         coverage[name] = len(found) / V
     return tables, coverage
 
 
-def _rows(space: Vectors, pieces: Sequence[str]) -> list[int | None]:
-    """The row of each piece's vector."""
-    if any(word.startswith(_MARK) for word in space.words):
+def _vector_rows(space: Vectors, pieces: Sequence[str]) -> list[int | None]:
+    """Returns the row of each piece's vector, None for a piece without one."""
+    if any(word.startswith(_WORD_START) for word in space.words):
         return [space.ids.get(piece) for piece in pieces]
-    whole = (piece.startswith(_MARK) or _ALL_UNSPACED.fullmatch(piece) for piece in pieces)
+    is_word = [piece.startswith(_WORD_START) or _HAN_OR_KANA.fullmatch(piece) for piece in pieces]
     return [
-        space.row(piece.removeprefix(_MARK)) if is_word else None
-        for piece, is_word in zip(pieces, whole, strict=True)
+        space.row(piece.removeprefix(_WORD_START)) if word else None
+        for piece, word in zip(pieces, is_word, strict=True)
     ]

@@ -1,9 +1,7 @@
-"""Words and their vectors, kept in the text and binary formats of word2vec.c."""
+"""Words and their vectors, and their files in the text and binary formats of word2vec.c."""
 
-import gzip
 import logging
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,17 +11,18 @@ from typing import BinaryIO
 import numpy as np
 
 from tfm import storage
+from tfm.data import text
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """A space of words.
+    """Words and their vectors.
 
     Attributes:
-      words: V different ones, the most frequent first.
-      table_VD: a row each, float32.
+      words: V different words, the most frequent first.
+      table_VD: a row for each word, float32.
     """
 
     words: tuple[str, ...]
@@ -33,7 +32,7 @@ class Vectors:
         if len(self.words) != len(self.table_VD):
             raise ValueError(f"vectors: {len(self.words)} words, {len(self.table_VD)} rows")
         if len(self.ids) != len(self.words):
-            raise ValueError("vectors: a word comes up twice")
+            raise ValueError("vectors: a word occurs twice")
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -41,37 +40,37 @@ class Vectors:
         return {word: i for i, word in enumerate(self.words)}
 
     def row(self, word: str) -> int | None:
-        """The row of a word as it is written, else in lower case; None if neither has a vector."""
+        """Returns the row of a word as written, else in lower case; None if neither is known."""
         return self.ids.get(word, self.ids.get(word.lower()))
 
     @cached_property
     def units_VD(self) -> np.ndarray:
-        """The rows at length 1; a row of zeros stays."""
+        """The rows scaled to norm 1; rows of zeros stay zero."""
         return units(self.table_VD)
 
 
 def units(x: np.ndarray) -> np.ndarray:
-    """Vectors along the last axis at length 1; zeros stay."""
+    """Scales vectors along the last axis to norm 1; zero vectors stay zero."""
     norms = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.where(norms == 0, 1, norms)
 
 
 def is_binary(path: Path) -> bool:
-    """Whether a file's name says that it is in the binary format: it ends in .bin, or .bin.gz."""
+    """Tells by a file's name whether it is in the binary format: it ends in .bin or .bin.gz."""
     return path.name.removesuffix(".gz").endswith(".bin")
 
 
 def check_output(path: Path) -> None:
-    """Makes the folder of a file and tries it, so that no work is done for vectors without a place.
+    """Creates the folder of an output file and checks that it is writable, before any work is done.
 
     Raises:
-      ValueError: the name asks for what ``write`` does not do: a bucket, or compression.
-      OSError: no file can be made there; the message names the path.
+      ValueError: ``write`` does not support the name: it is in a bucket, or compressed.
+      OSError: no file can be created there; the message names the path.
     """
     if path.parts[:1] and path.parts[0].endswith(":"):
         raise ValueError(f"{path}: vectors are written to a local disk only")
     if path.suffix == ".gz":
-        raise ValueError(f"{path}: vectors are written as they are; leave out .gz, compress later")
+        raise ValueError(f"{path}: vectors are written uncompressed; leave out .gz")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; name a file for the vectors")
     try:
@@ -82,20 +81,23 @@ def check_output(path: Path) -> None:
 
 
 def write(vectors: Vectors, path: Path) -> None:
-    """Writes word2vec.c's binary format to a ``.bin`` file, else its text format.
+    """Writes vectors in word2vec.c's binary format to a ``.bin`` file, else in its text format.
 
-    Text: a line "V D", then a word and its numbers a line. Binary: the same first line; a word, a
-    space, D little-endian float32, a line break. Text keeps every bit of a float32.
+    Text: a line "V D", then a line for each word and its numbers, exact to the last bit of a
+    float32. Binary: the same first line, then for each word the word, a space, D little-endian
+    float32 and a line break.
 
     Raises:
-      ValueError: a word holds white space, which neither format can tell from a border.
+      ValueError: a word is empty or contains white space, which neither format can represent.
       ValueError, OSError: as ``check_output``.
     """
     check_output(path)
     V, D = vectors.table_VD.shape
     for word in vectors.words:
         if not word or word.split() != [word]:
-            raise ValueError(f"{path}: {word!r} is empty or holds white space; the format has none")
+            raise ValueError(
+                f"{path}: {word!r} is empty or contains white space, which the format cannot hold"
+            )
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -109,14 +111,14 @@ def write(vectors: Vectors, path: Path) -> None:
 
 
 def read(path: Path, most: int | None = None) -> Vectors:
-    """Reads what ``write``, gensim or word2vec.c wrote, plain or .gz.
+    """Reads a file of ``write``, gensim or word2vec.c, plain or .gz.
 
-    The binary format is known by its name (.bin) or by its first entry, which does not end in a
-    number. An entry whose word is not UTF-8 or was there before, as public files have them, is left
-    out; a warning says how many were.
+    The binary format is recognised by the file's name (.bin), or by its first entry, which does not
+    end in a number. Entries whose word is not UTF-8 or occurred before, which public files have,
+    are left out; a warning says how many.
 
     Args:
-      most: read only this many entries, the first.
+      most: number of entries to read, from the first; None reads all.
 
     Raises:
       FileNotFoundError: no such file.
@@ -124,11 +126,8 @@ def read(path: Path, most: int | None = None) -> Vectors:
     """
     if not path.is_file():
         raise FileNotFoundError(f"vectors {path}: no such file")
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _read(file, path, most)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"vectors {path}: damaged gzip file ({error})") from error
+    with text.open_binary(path) as file:
+        return _read(file, path, most)
 
 
 def _read(file: BinaryIO, path: Path, most: int | None) -> Vectors:
@@ -139,8 +138,8 @@ def _read(file: BinaryIO, path: Path, most: int | None) -> Vectors:
     binary = is_binary(path) or not _ends_in_a_number(file)
     rows = (_binary_rows if binary else _text_rows)(file, D)
     table = np.empty((min(V, V if most is None else most), D), np.float32)
-    words: dict[str, None] = {}  # in order
-    twice = undecodable = 0
+    words: dict[str, None] = {}  # An ordered set.
+    repeated = undecodable = 0
     for number in range(1, len(table) + 1):
         try:
             written, table[len(words)] = next(rows)
@@ -154,21 +153,21 @@ def _read(file: BinaryIO, path: Path, most: int | None) -> Vectors:
         except UnicodeDecodeError:
             undecodable += 1
             continue
-        twice += word in words
+        repeated += word in words
         words.setdefault(word)
-    if twice or undecodable:
+    if repeated or undecodable:
         _log.warning(
-            f"vectors {path}: of {len(table):,} entries {twice + undecodable:,} are left out: "
-            f"{twice:,} of words that were there before, {undecodable:,} not in UTF-8"
+            f"vectors {path}: of {len(table):,} entries {repeated + undecodable:,} are left out: "
+            f"{repeated:,} of words that occurred before, {undecodable:,} not in UTF-8"
         )
     return Vectors(tuple(words), table[: len(words)])
 
 
 def _ends_in_a_number(file: BinaryIO) -> bool:
-    """Whether the line that comes does, as those of the text format do; it stays to be read."""
-    here = file.tell()
+    """Tells whether the next line ends in a number, as in the text format; does not consume it."""
+    position = file.tell()
     cells = file.readline().split() or [b"0"]
-    file.seek(here)
+    file.seek(position)
     try:
         float(cells[-1])
     except ValueError:
@@ -180,16 +179,17 @@ def _text_rows(file: BinaryIO, D: int) -> Iterator[tuple[bytes, np.ndarray]]:
     for line in file:
         word, *numbers = line.rstrip(b" \r\n").split(b" ")
         if len(numbers) != D:
-            raise ValueError(f"{len(numbers)} numbers where {D} belong")
+            raise ValueError(f"{len(numbers)} numbers instead of {D}")
         yield word, np.array(numbers, np.float32)
 
 
 def _binary_rows(file: BinaryIO, D: int) -> Iterator[tuple[bytes, np.ndarray]]:
-    while first := file.read(1):
+    while letter := file.read(1):
         word = b""
-        while first not in (b" ", b""):
-            word, first = word + first, file.read(1)
+        while letter not in (b" ", b""):
+            word, letter = word + letter, file.read(1)
         numbers = file.read(4 * D)
         if len(numbers) < 4 * D:
             raise ValueError("the file ends inside it")
-        yield word.lstrip(b"\n"), np.frombuffer(numbers, "<f4")  # word2vec.c ends rows with \n
+        # word2vec.c ends each entry with a line break, which precedes the next word.
+        yield word.lstrip(b"\n"), np.frombuffer(numbers, "<f4")

@@ -1,4 +1,4 @@
-"""Text cut into words for word vectors: runs of letters, or the pieces of a tokenizer."""
+"""Text split into words, for word vectors: runs of letters, or the pieces of a tokenizer."""
 
 import itertools
 import re
@@ -6,51 +6,52 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tfm.data import text
+from tfm.data.languages import HAN_AND_KANA
 from tfm.data.tokenizer import Tokenizer
-from tfm.word2vec.tables import UNSPACED
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
-_RUN = re.compile(f"[{UNSPACED}]+")
-_LOOKED_AT = 1000  # lines of a file
-_LEAST = 0.2  # of a text's characters: with fewer Han and Kana letters it is in another script
-_LONGEST = 3  # letters of a Han or Kana word, on average: segmented text has about 2, clauses 8
+_RUN = re.compile(f"[{HAN_AND_KANA}]+")
+_SAMPLE_LINES = 1000  # Lines of a file that ``check`` reads.
+_MIN_SHARE = 0.2  # Of Han and Kana letters in a text; with fewer it is in another script.
+_MAX_MEAN_LENGTH = 3  # Letters of a Han or Kana word: segmented text has about 2, clauses 8.
 
 
 def check(paths: Iterable[Path], by_words: bool) -> None:
-    """Looks at the first lines of files, before anything is made of them.
+    """Reads the first lines of files to find errors early.
 
     Args:
-      by_words: whether they are to be cut into words, not by a tokenizer.
+      by_words: whether the text will be split at spaces and punctuation, not by a tokenizer.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: a file is a pipe or a folder, which cannot be read twice; a line is not UTF-8; or
-        text without spaces between its words is to be cut at spaces.
+        text written without spaces between words would be split at spaces.
     """
     for path in paths:
         if path.exists() and not path.is_file():
             raise ValueError(f"{path}: not a file; text is read more than once, so put it into one")
-        lines = list(itertools.islice(text.decode(text.lines(path), str(path)), _LOOKED_AT))
-        if by_words and (clause := _unspaced("\n".join(lines))):
+        sample = "\n".join(itertools.islice(text.read(path), _SAMPLE_LINES))
+        if by_words and (clause := _longest_unspaced(sample)):
             raise ValueError(
-                f"{path}: {clause!r} would be a word, for the text sets no spaces between words: "
-                "give a --tokenizer (with --pieces one is trained), or segmented text"
+                f"{path}: {clause!r} would be a word, because the text has no spaces between "
+                "words: give a --tokenizer (--pieces trains one), or segmented text"
             )
 
 
-def _unspaced(sample: str) -> str:
-    """The longest run of Han and Kana letters, if a text is written without spaces; else ""."""
+def _longest_unspaced(sample: str) -> str:
+    """Returns the longest run of Han and Kana letters if the text has no spaces, else ""."""
     runs = _RUN.findall(sample)
     letters = sum(map(len, runs))
-    few = letters < _LEAST * len(sample)
-    return "" if few or letters <= _LONGEST * len(runs) else max(runs, key=len)
+    few = letters < _MIN_SHARE * len(sample)
+    return "" if few or letters <= _MAX_MEAN_LENGTH * len(runs) else max(runs, key=len)
 
 
-def cut(line: str, tokenizer: Tokenizer | None) -> list[str]:
-    """A line's pieces; without a tokenizer its words in lower case, punctuation left out.
+def split(line: str, tokenizer: Tokenizer | None) -> list[str]:
+    """Splits a line into pieces or, without a tokenizer, into words in lower case.
 
-    A word is a run of letters and digits, hyphens and apostrophes within it included. Chinese does
-    not write spaces between words: cut it with a tokenizer, or segment it first (see ``check``).
+    A word is a run of letters and digits, including hyphens and apostrophes inside it; punctuation
+    is left out. Chinese has no spaces between words: give a tokenizer, or segment the text first
+    (see ``check``).
     """
     if tokenizer is not None:
         return tokenizer.pieces(line)
@@ -58,11 +59,11 @@ def cut(line: str, tokenizer: Tokenizer | None) -> list[str]:
 
 
 def sentences(paths: Iterable[Path], tokenizer: Tokenizer | None) -> Iterator[list[str]]:
-    """Every line of the files as words; read afresh at each call, a line at a time.
+    """Yields every line of the files as words.
 
     Raises:
       ValueError: a line is not UTF-8; the message names file and line.
     """
     for path in paths:
-        for line in text.decode(text.lines(path), str(path)):
-            yield cut(line, tokenizer)
+        for line in text.read(path):
+            yield split(line, tokenizer)

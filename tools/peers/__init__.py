@@ -1,1 +1,1 @@
-"""The sides that ``bench.py`` compares: tfm's own, and each of its peers behind the same face."""
+"""The sides that ``bench.py`` compares, tfm and its peers, with a common interface."""

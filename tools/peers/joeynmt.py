@@ -1,20 +1,48 @@
-"""JoeyNMT 2.3, trained in a process of its own, on the text and vocabularies that tfm trains on."""
+"""JoeyNMT 2.3, trained in its own environment on the text and vocabularies that tfm trains on."""
 
 import json
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
-from peers.measure import cores
+from peers import loop
+from peers.measure import Row, cores, from_speeds
 from tfm.data import corpus, tokenizer
-from tfm.data.scan import Tokenizers
+from tfm.data.tokenizer import SentencePieceTokenizer
+from tfm.training.setup import open_data
 
-LIMIT = 64  # pieces a sentence; longer ones are left out, as tfm leaves them out
+LIMIT = 64  # pieces per sentence; longer ones are dropped, as tfm drops them
+
+
+def compare(python: Path, files: tuple[str, str, str, str], rounds: int, updates: int) -> list[Row]:
+    """The training loops of both on the same text and vocabularies, in turns.
+
+    Args:
+      python: an interpreter that has JoeyNMT.
+      files: source, target, dev source and dev target.
+      rounds: turns of each side.
+      updates: updates per turn.
+    """
+    experiment = loop.configuration(files[:2], pieces=4000, rows=32)
+    log_every = max(1, updates // 6)
+    peer = f"JoeyNMT {version(python)}"
+    speeds: dict[str, list[float]] = {"tfm": [], peer: []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = open_data(experiment, folder)
+        dev = write_text(corpus.open_corpus(files[2:], experiment.data), folder, "dev")
+        train = write_text(data.pairs, folder, "train")
+        config = write_config(folder, train, dev, data.tokenizers, updates, log_every)
+        for _ in range(rounds):
+            speeds["tfm"] += loop.loop_speeds(experiment, updates, log_every)
+            speeds[peer] += tokens_per_second(python, config)
+    return from_speeds("whole training loop on real text, d=256 3+3 ff=1024 V=4000", speeds)
 
 
 def write_text(pairs: corpus.Pairs, folder: Path, name: str) -> Path:
-    """Writes a corpus as the two plain files that JoeyNMT reads; returns their common stem."""
+    """Writes a corpus as two plain text files; returns their path without the suffix."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = pairs.__getitems__(range(len(pairs)))
     for side, suffix in enumerate(("src", "trg")):
@@ -25,18 +53,23 @@ def write_text(pairs: corpus.Pairs, folder: Path, name: str) -> Path:
 
 
 def write_config(
-    folder: Path, train: Path, dev: Path, tokenizers: Tokenizers, updates: int, log_every: int
+    folder: Path,
+    train: Path,
+    dev: Path,
+    tokenizers: tuple[SentencePieceTokenizer, SentencePieceTokenizer],
+    updates: int,
+    log_every: int,
 ) -> Path:
-    """The Tatoeba-sized run: d=256, 3+3 layers, batches of 2,048 padded tokens, Adam.
+    """Writes JoeyNMT's config: d=256, 3+3 layers, batches of 2,048 tokens with padding, Adam.
 
-    The file is JSON, which is YAML too.
+    It is written as JSON, which is also YAML.
     """
     sides = {}
-    for side, vocabulary in zip(("src", "trg"), tokenizers, strict=True):
+    for side, subwords in zip(("src", "trg"), tokenizers, strict=True):
         model, pieces = folder / f"{side}.model", folder / f"{side}.vocab"
-        model.write_bytes(vocabulary.processor.serialized_model_proto())
-        ids = range(4, vocabulary.size)  # its own four special symbols come first
-        lines = "".join(f"{vocabulary.processor.id_to_piece(i)}\n" for i in ids)
+        model.write_bytes(subwords.model())
+        # Its own four special symbols come first.
+        lines = "".join(f"{piece}\n" for piece in subwords.vocabulary[4:])
         pieces.write_text(lines, encoding="utf-8")
         sides[side] = {
             "lang": side,
@@ -67,37 +100,39 @@ def write_config(
 
 
 def version(python: Path) -> str:
-    """JoeyNMT's version in that environment.
+    """The version of JoeyNMT that a Python interpreter has.
 
     Raises:
-      RuntimeError: that Python has no JoeyNMT, or cannot be run.
+      RuntimeError: it has none, or cannot be run.
     """
-    ask = "import importlib.metadata; print(importlib.metadata.version('joeynmt'))"
-    done = _run(python, "-c", ask)
+    script = "import importlib.metadata; print(importlib.metadata.version('joeynmt'))"
+    done = _run(python, "-c", script)
     if done.returncode:
-        raise RuntimeError(f"--joeynmt {python}: no JoeyNMT there: pip install joeynmt==2.3.0")
+        raise RuntimeError(
+            f"--joeynmt {python}: JoeyNMT is not installed there: pip install joeynmt==2.3.0"
+        )
     return done.stdout.strip()
 
 
 def tokens_per_second(python: Path, config: Path) -> list[float]:
     """Trains, and returns the speed of each logging interval but the first.
 
-    JoeyNMT's "Tokens per Sec" counts the target tokens that are not padding, eos included
-    (``Batch.ntokens``), over wall time with data loading: what tfm's log counts too.
+    Like tfm's log, JoeyNMT's "Tokens per Sec" counts target tokens with eos and without padding
+    (``Batch.ntokens``), over wall time with data loading.
 
     Raises:
-      RuntimeError: JoeyNMT failed; the message holds the end of what it said.
+      RuntimeError: JoeyNMT failed; the message has the end of its output.
     """
     done = _run(python, "-m", "joeynmt", "train", str(config), "--skip-test")
-    said = done.stdout + done.stderr
-    speeds = [float(x) for x in re.findall(r"Tokens per Sec:\s*(\d+)", said)]
+    output = done.stdout + done.stderr
+    speeds = [float(x) for x in re.findall(r"Tokens per Sec:\s*(\d+)", output)]
     if done.returncode or len(speeds) < 2:
-        raise RuntimeError(f"JoeyNMT ended with code {done.returncode}:\n{said[-2000:]}")
+        raise RuntimeError(f"JoeyNMT ended with code {done.returncode}:\n{output[-2000:]}")
     return speeds[1:]
 
 
 def _run(python: Path, *arguments: str) -> subprocess.CompletedProcess:
-    # Its environment is its own: nothing of ours may be found in it.
+    # Without PYTHONPATH it finds only the packages of its own environment.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [str(python), *arguments],

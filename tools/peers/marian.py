@@ -1,4 +1,4 @@
-"""Hugging Face's Marian with random weights, and CTranslate2 running those same weights."""
+"""Hugging Face's Marian with random weights, and CTranslate2 with the same weights."""
 
 import importlib.util
 import tempfile
@@ -16,8 +16,8 @@ EOS = 0
 
 
 def model(shape: Shape) -> transformers.MarianMTModel:
-    """Marian of this size in evaluation mode; its padding id is the last, as in released models."""
-    c = transformers.MarianConfig(
+    """Marian of this size in evaluation mode; the padding id is the last, as in released models."""
+    config = transformers.MarianConfig(
         vocab_size=shape.vocab,
         d_model=shape.width,
         encoder_layers=shape.layers,
@@ -35,7 +35,7 @@ def model(shape: Shape) -> transformers.MarianMTModel:
         decoder_start_token_id=shape.vocab - 1,
     )
     torch.manual_seed(0)
-    return transformers.MarianMTModel(c).eval()
+    return transformers.MarianMTModel(config).eval()
 
 
 def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
@@ -73,7 +73,7 @@ def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
 
 
 def has_ctranslate2() -> bool:
-    """Whether CTranslate2, a peer that need not be there, is installed."""
+    """Whether CTranslate2, which the extra "bench" does not include, is installed."""
     return importlib.util.find_spec("ctranslate2") is not None
 
 
@@ -108,7 +108,7 @@ def ctranslate2_decoding(shape: Shape, source_BS: np.ndarray, beam: int, compute
             max_decoding_length=shape.length,
         )
         if any(len(result.hypotheses[0]) != shape.length for result in found):
-            raise RuntimeError("decode: CTranslate2 wrote another number of tokens than asked for")
+            raise RuntimeError(f"decode: CTranslate2 did not write {shape.length} tokens")
 
     warm_up(run)
     tokens = shape.batch * shape.length

@@ -1,4 +1,4 @@
-"""Taking times in turns, and saying what was measured: a table on stderr, a JSON file."""
+"""Timing the sides of a comparison in turns, and reporting it: a table on stderr, a JSON file."""
 
 import contextlib
 import datetime
@@ -26,16 +26,17 @@ PACKAGES = ("tfm", "jax", "jaxlib", "torch", "transformers", "ctranslate2", "joe
 
 @dataclass
 class Side:
-    """One party of a comparison, ready to run.
+    """One side of a comparison, ready to run.
 
     Attributes:
       name: in the table.
-      run: does the work once and returns when it is done, device included; None in a description
-        that left its process.
+      run: does the work once and returns when the device has finished it; None in the description
+        that is sent to the parent process.
       compile_seconds: spent before the first run at full speed.
-      tokens: target tokens in a run; 0 for a bare matrix product.
-      flops: floating-point operations of the matrix products in a run.
-      rate_of: the name of the side whose FLOP/s are this one's matrix rate; "" for none.
+      tokens: target tokens per run; 0 for a plain matrix product.
+      flops: of the matrix products of a run.
+      rate_of: the name of the side that runs plain matrix products in the same framework; "" for
+        none.
       details: other numbers, by name.
     """
 
@@ -50,13 +51,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one side; rates are those of the median run.
+    """The measurements of one side; rates are those of the median run.
 
     Attributes:
-      ratio: the first side's tokens/s over this one's; 0 for a bare matrix product.
-      rate_share: FLOP/s over those of a bare matrix product in the same framework; 0 if unknown.
+      work: what was measured: the title of the table.
+      ratio: the first side's tokens/s over this one's; 0 for a plain matrix product.
+      rate_share: FLOP/s over those of a plain matrix product in the same framework; 0 if unknown.
       details: other numbers, by name.
-      unit: what is counted as a token.
+      unit: of ``tokens_per_second``.
     """
 
     work: str
@@ -74,7 +76,7 @@ class Row:
 
 
 def cores() -> int:
-    """Processors this process may use: XLA takes them all, and the peers are given as many."""
+    """Processors that this process may use: XLA uses all, and so do the peers."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -88,79 +90,88 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def warm_up(run: Callable[[], Any]) -> float:
-    """Runs twice; what the first run took beyond the second, which is compilation if any."""
+    """Runs twice; the seconds the first run took beyond the second, which were compilation."""
     first, second = seconds(run), seconds(run)
     return max(0.0, first - second)
 
 
-Maker = Callable[[], Side]  # picklable, such as a functools.partial of a module's function
+Maker = Callable[[], Side]  # picklable, such as a functools.partial of a function in a module
 
 
 def compare(work: str, makers: Sequence[Maker], rounds: int, repeats: int) -> list[Row]:
-    """Times the sides in turns, A B C A B C ..., so that a slow spell of the machine hits all.
+    """Times the sides in turns, A B C A B C ..., so that a slow phase of the machine affects all.
 
-    Each side lives in a process of its own, as it would at work: in one process two frameworks
-    fight over the heap and over spinning threads, and both come out slower. A turn begins with a
-    run that does not count, for a virtual machine takes back what memory lies idle meanwhile, and
-    the run that fills it again took up to twice its time.
+    Each side has a process of its own, as in normal use: in one process two frameworks compete for
+    the heap and for spinning threads, and both get slower. Each turn begins with a run that is not
+    counted: a virtual machine reclaims memory that stays idle, and the run that fills it again took
+    up to twice its time.
 
     Args:
       work: what they do.
-      makers: give the sides; the first is what the others are compared with.
-      rounds: turns each side has.
-      repeats: runs in a turn that count, each timed.
+      makers: create the sides; the others are compared with the first.
+      rounds: turns of each side.
+      repeats: timed runs in a turn.
     """
     with contextlib.ExitStack() as stack:
-        homes = [
-            stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
-            for _ in makers
-        ]
-        # One after the other: compilation is timed, too.
+        processes = [stack.enter_context(own_process()) for _ in makers]
+        # One after the other, since creating a side may time its compilation.
         sides = [
-            home.submit(_move_in, maker).result() for home, maker in zip(homes, makers, strict=True)
+            process.submit(_create, maker).result()
+            for process, maker in zip(processes, makers, strict=True)
         ]
         times: dict[str, list[float]] = {side.name: [] for side in sides}
         for _ in range(rounds):
-            for side, home in zip(sides, homes, strict=True):
-                times[side.name] += home.submit(_times, repeats).result()
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    gflops = {side.name: side.flops / medians[side.name] / 1e9 for side in sides}
-    first = sides[0].tokens / medians[sides[0].name]
-    rows = []
-    for side in sides:
-        rate = side.tokens / medians[side.name]
-        rows.append(
-            Row(
-                work=work,
-                side=side.name,
-                runs=len(times[side.name]),
-                median_seconds=medians[side.name],
-                min_seconds=min(times[side.name]),
-                compile_seconds=side.compile_seconds,
-                tokens_per_second=rate,
-                ratio=first / rate if rate else 0.0,
-                gflops=gflops[side.name],
-                rate_share=gflops[side.name] / gflops[side.rate_of] if side.rate_of else 0.0,
-                details=side.details,
-            )
-        )
-    return rows
+            for side, process in zip(sides, processes, strict=True):
+                times[side.name] += process.submit(_times, repeats).result()
+    return _rows(work, sides, times)
 
 
-def _move_in(maker: Maker) -> Side:
-    """Makes the one side of this process, where ``_times`` finds it; gives its description."""
-    global _resident
-    _resident = maker()
-    return replace(_resident, run=None)
+def own_process(*initializer: Any) -> ProcessPoolExecutor:
+    """A fresh process that runs what is submitted to it, one call after the other.
+
+    Args:
+      initializer: a function and the tuple of its arguments, to run first.
+    """
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), *initializer)
+
+
+def _create(maker: Maker) -> Side:
+    """Creates the side of this process, which ``_times`` runs; returns its description."""
+    global _side
+    _side = maker()
+    return replace(_side, run=None)
 
 
 def _times(repeats: int) -> list[float]:
-    _resident.run()
-    return [seconds(_resident.run) for _ in range(repeats)]
+    _side.run()
+    return [seconds(_side.run) for _ in range(repeats)]
+
+
+def _rows(work: str, sides: Sequence[Side], times: dict[str, list[float]]) -> list[Row]:
+    """The rows of all sides, each compared with the first."""
+    median = {side.name: statistics.median(times[side.name]) for side in sides}
+    rate = {side.name: side.tokens / median[side.name] for side in sides}
+    gflops = {side.name: side.flops / median[side.name] / 1e9 for side in sides}
+    return [
+        Row(
+            work=work,
+            side=side.name,
+            runs=len(times[side.name]),
+            median_seconds=median[side.name],
+            min_seconds=min(times[side.name]),
+            compile_seconds=side.compile_seconds,
+            tokens_per_second=rate[side.name],
+            ratio=rate[sides[0].name] / rate[side.name] if rate[side.name] else 0.0,
+            gflops=gflops[side.name],
+            rate_share=gflops[side.name] / gflops[side.rate_of] if side.rate_of else 0.0,
+            details=side.details,
+        )
+        for side in sides
+    ]
 
 
 def from_speeds(work: str, speeds: dict[str, list[float]]) -> list[Row]:
-    """Rows from target tokens/s that the sides measured themselves; the median stands for each."""
+    """Rows of the median target tokens/s of sides that measured themselves."""
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     first = next(iter(medians.values()))
     return [
@@ -170,7 +181,7 @@ def from_speeds(work: str, speeds: dict[str, list[float]]) -> list[Row]:
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what: device, cores, versions, date, and the command that did it."""
+    """The machine and software of a measurement: device, cores, versions, date and command."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -191,7 +202,7 @@ def machine() -> dict[str, Any]:
 def report(rows: Sequence[Row], json_file: Path | None) -> None:
     """Prints the rows, and writes them with the machine's description to ``json_file``."""
     about = machine()
-    # Names are text: ":2x4:" is no emoji, and "[B,T]" no markup.
+    # Rich would read ":2x4:" as an emoji and "[B,T]" as markup.
     width = None if sys.stderr.isatty() else 140
     console = Console(stderr=True, width=width, markup=False, emoji=False)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
@@ -212,7 +223,7 @@ def _table(work: str, rows: Sequence[Row]) -> Table:
     for name in ("GFLOP/s", "of matrix rate"):
         table.add_column(name, justify="right")
     if any(row.details for row in rows):
-        table.add_column("besides")
+        table.add_column("details")
     for row in rows:
         table.add_row(
             row.side,
@@ -230,7 +241,7 @@ def _table(work: str, rows: Sequence[Row]) -> Table:
 
 
 def _processor() -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name, as the operating system gives it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():

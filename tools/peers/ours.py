@@ -1,4 +1,4 @@
-"""tfm's side: the update that the training loop runs, the search that the translator runs."""
+"""tfm's side: the update of the training loop, and the beam search of the translator."""
 
 import functools
 import time
@@ -14,14 +14,19 @@ from peers.shapes import Shape, decoding_flops, training_flops
 from tfm import config, params, sharding, transformer, translator
 from tfm.data.tokenizer import EOS
 from tfm.training import optimizer, step
+from tfm.transformer import Batch
 from tfm.translator import buckets
 
 MATRIX = "matrix product (jax)"
 
 
-def settings(shape: Shape, inner_dropout: float = 0.0) -> config.Config:
-    """tfm's defaults at this size."""
-    model = transformer.Config(
+def experiment(shape: Shape, inner_dropout: float = 0.0) -> config.Config:
+    """tfm's defaults at this size.
+
+    Args:
+      inner_dropout: on attention weights and inside the feed-forward.
+    """
+    arch = transformer.Architecture(
         source_vocab=shape.vocab,
         target_vocab=shape.vocab,
         d_model=shape.width,
@@ -33,35 +38,36 @@ def settings(shape: Shape, inner_dropout: float = 0.0) -> config.Config:
         attention_dropout=inner_dropout,
         activation_dropout=inner_dropout,
     )
-    rows = config.Data(rows=shape.batch, source_length=shape.length, target_length=shape.length)
+    data = config.Data(rows=shape.batch, source_length=shape.length, target_length=shape.length)
     train = config.Train(label_smoothing=0.1)
-    return config.Config(model=model, data=rows, train=train, mesh=sharding.Mesh(data=1))
+    return config.Config(model=arch, data=data, train=train, mesh=sharding.Mesh(data=1))
 
 
 class Updates:
-    """A training state and its compiled update on the config's mesh, as the loop has them."""
+    """A training state and its compiled update on the experiment's mesh, as in the loop."""
 
-    def __init__(self, c: config.Config, batch: dict[str, np.ndarray]) -> None:
-        rule = optimizer.make(c.optimizer, transformer.declare(c.model))
-        self._layout = sharding.Layout(sharding.make(c.mesh))
-        places = jax.tree.map(lambda x: x.sharding, step.abstract_state(c, rule, self._layout))
-        init = functools.partial(step.init_state, c, rule)
-        self._state = jax.jit(init, out_shardings=places)()
-        update = step.jit_update(c, rule, self._layout)
-        self.compiled, self.compile_seconds = _compile(update, self._state, self._spread(batch))
+    def __init__(self, experiment: config.Config, batch: Batch) -> None:
+        rule = optimizer.make(experiment.optimizer, transformer.declare(experiment.model))
+        self._layout = sharding.Layout(sharding.make(experiment.mesh))
+        abstract = step.abstract_state(experiment, rule, self._layout)
+        shardings = jax.tree.map(lambda x: x.sharding, abstract)
+        init = functools.partial(step.init_state, experiment, rule)
+        self._state = jax.jit(init, out_shardings=shardings)()
+        update = step.jit_update(experiment, rule, self._layout)
+        self.compiled, self.compile_seconds = _compile(update, self._state, self._shard(batch))
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> step.Metrics:
-        """One update, waited for."""
-        self._state, metrics = self.compiled(self._state, self._spread(batch))
+    def __call__(self, batch: Batch) -> step.Metrics:
+        """Runs one update and waits for it."""
+        self._state, metrics = self.compiled(self._state, self._shard(batch))
         return jax.block_until_ready(metrics)
 
-    def _spread(self, batch: dict[str, np.ndarray]) -> step.Batch:
-        return {name: self._layout.put(x, "batch", "length") for name, x in batch.items()}
+    def _shard(self, batch: Batch) -> Batch:
+        return jax.tree.map(lambda x: self._layout.put(x, "batch", "length"), batch)
 
 
-def training(shape: Shape, batch: dict[str, np.ndarray], inner_dropout: float) -> Side:
+def training(shape: Shape, batch: Batch, inner_dropout: float) -> Side:
     """Updates on one batch."""
-    updates = Updates(settings(shape, inner_dropout), batch)
+    updates = Updates(experiment(shape, inner_dropout), batch)
     warm_up(lambda: updates(batch))
     return Side(
         "tfm",
@@ -74,29 +80,32 @@ def training(shape: Shape, batch: dict[str, np.ndarray], inner_dropout: float) -
 
 
 def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
-    """Encoding and beam search, padded as the translator pads; ``length`` tokens are forced.
+    """Encoding and beam search of exactly ``length`` tokens, padded as the translator pads.
 
-    The eos row of the output table is zero: its logit, 0 among the random thousands, is never among
-    the first, so that no hypothesis ends before its limit.
+    The eos row of the output table is set to zero: its logit of 0 is never among the best of the
+    thousands of random ones, so no hypothesis ends before its limit.
     """
-    c = settings(shape).model
+    arch = experiment(shape).model
     decode = config.Decode(
         beam_size=beam,
         max_length_factor=0.0,
         max_length_offset=shape.length,
         batch_size=len(source_BS),
     )
-    weights = params.init(jax.random.key(0), transformer.declare(c))
-    output = transformer.table_names(c)[2]
+    weights = params.init(jax.random.key(0), transformer.declare(arch))
+    output = transformer.table_names(arch)[2]
     weights["tables"][output] = weights["tables"][output].at[EOS].set(0.0)
     padded_BS = buckets.pad(source_BS.tolist(), len(source_BS), buckets.length(shape.length, 512))
-    search = jax.jit(functools.partial(translator.search, c=c, settings=decode))
+    weights = transformer.inference_params(weights, arch)
+    search = jax.jit(functools.partial(translator.search, arch=arch, decode=decode))
     search, compile_seconds = _compile(search, weights, padded_BS)
 
     def run() -> None:
         found = jax.block_until_ready(search(weights, padded_BS))
         if not (np.asarray(found.lengths) == shape.length).all():
-            raise RuntimeError("decode: a hypothesis of tfm ended early; the sides are not equal")
+            raise RuntimeError(
+                "decode: a hypothesis of tfm ended before the limit, so the sides do unequal work"
+            )
 
     warm_up(run)
     tokens = shape.batch * shape.length
@@ -104,8 +113,8 @@ def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
 
 
 def matrix_product(m: int, k: int, n: int) -> Side:
-    """A bare product [m,k] @ [k,n] in the dtype that tfm computes in."""
-    dtype = transformer.compute_dtype(transformer.Config())
+    """A plain product [m,k] @ [k,n] in tfm's compute dtype."""
+    dtype = transformer.compute_dtype(transformer.Execution())
     a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
     product = jax.jit(jnp.matmul)
     run = lambda: jax.block_until_ready(product(a, b))  # noqa: E731

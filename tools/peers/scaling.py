@@ -1,4 +1,4 @@
-"""tfm against itself: the same update on more devices, along each axis of the mesh."""
+"""tfm against itself: the same update on 1, 2, 4, ... devices along each axis of the mesh."""
 
 import os
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ Growth = Literal["strong", "weak"]
 def measure(
     shape: Shape, axis: Axis, growth: Growth, counts: Sequence[int], rounds: int, repeats: int
 ) -> list[Row]:
-    """The update with ``axis`` of the mesh as long as each of ``counts``, each side a process.
+    """Measures the update with ``axis`` of the mesh at each size of ``counts``.
 
-    Strong: one batch, whatever the mesh. Weak: as much work a device as ``shape`` is on one; rows
-    are multiplied, or for ``sequence`` their length.
+    With strong scaling the batch is ``shape`` on every mesh. With weak scaling each device has the
+    work of ``shape``: the rows are multiplied by the devices, or for ``sequence`` the length.
 
     Raises:
-      ValueError: more devices than there are, or a size that they do not divide.
+      ValueError: too few devices, or a size that they do not divide.
     """
     grow = "length" if axis == "sequence" else "batch"
     sides = []
@@ -38,29 +38,31 @@ def measure(
     if growth == "weak":
         work += f" ({grow} times devices)"
     if jax.default_backend() == "cpu":
-        work += f"; the devices share {cores()} cores: what cutting costs, no speed-up"
+        work += f"; the devices share {cores()} cores: the cost of sharding, no speed-up"
     return compare(work, sides, rounds, repeats)
 
 
 def updates(shape: Shape, axis: Axis, devices: int) -> Side:
-    """Updates on a mesh of so many devices; to be made in a process of its own.
+    """Updates on a mesh of so many devices, in a process of their own.
 
-    Where there is nothing but a CPU, it plays that many devices.
+    On a machine with only a CPU, that CPU is split into as many fake devices.
     """
-    # XLA aborts when one fake device waits 40 s for another, as they may on few cores.
-    patience = " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + patience
+    # By default XLA aborts when one device waits 40 s for another, which happens on few cores.
+    timeout = " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + timeout
     jax.config.update("jax_num_cpu_devices", devices)
-    c = replace(ours.settings(shape), mesh=Mesh(**{"data": 1, axis: devices}))
+    experiment = replace(ours.experiment(shape), mesh=Mesh(**{"data": 1, axis: devices}))
     batch = shapes.random_batch(shape)
-    found = ours.Updates(c, batch)
-    warm_up(lambda: found(batch))
-    exchanged = traffic.collectives(hlo.parse(found.compiled.as_text()), devices)
+    run = ours.Updates(experiment, batch)
+    warm_up(lambda: run(batch))
+    collectives = traffic.collectives(hlo.parse(run.compiled.as_text()), devices)
     return Side(
         f"{axis} {devices}",
-        lambda: found(batch),
-        found.compile_seconds,
+        lambda: run(batch),
+        run.compile_seconds,
         shape.batch * shape.length,
         shapes.training_flops(shape),
-        details={"MB sent by a device": sum(e.sent for e in exchanged) / 1e6},
+        details={
+            "MB sent by a device": sum(collective.sent_bytes for collective in collectives) / 1e6
+        },
     )

@@ -10,15 +10,16 @@ from torch.nn import functional
 
 from peers.measure import Side, cores, warm_up
 from peers.shapes import Shape, training_flops
+from tfm.transformer import Batch
 
 MATRIX = "matrix product (torch)"
 
 
 class Model(nn.Module):
-    """Tables, ``nn.Transformer`` and tied logits: the same parameters as tfm's, but positions.
+    """Embedding tables, ``nn.Transformer`` and tied logits: the same parameters as tfm's model.
 
-    It is spared what tfm does besides: positions, padding and segment masks, clipping, metrics and
-    the check for finite gradients.
+    It does less than tfm: it has no position encodings, no padding and segment masks, no gradient
+    clipping, no metrics and no check for finite gradients.
     """
 
     def __init__(self, shape: Shape, inner_dropout: float) -> None:
@@ -58,26 +59,24 @@ class Model(nn.Module):
 
 
 def device() -> torch.device:
-    """The GPU if there is one; PyTorch is given as many threads as XLA takes."""
+    """The GPU if there is one, else the CPU, with as many threads as XLA uses."""
     torch.set_num_threads(cores())
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def wait() -> None:
-    """Returns when the device has done all it was told to."""
+    """Waits until the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def training(
-    shape: Shape, batch: dict[str, np.ndarray], inner_dropout: float, compiled: bool
-) -> Side:
+def training(shape: Shape, batch: Batch, inner_dropout: float, compiled: bool) -> Side:
     """Adam updates on one batch: float32 on the CPU, bfloat16 autocast on a GPU."""
     where = device()
     model = Model(shape, inner_dropout).to(where).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    names = ("source", "target_input", "target")
-    tokens = [torch.from_numpy(batch[name]).long().to(where) for name in names]
+    ids = (batch.source, batch.target_input, batch.target)
+    tokens = [torch.from_numpy(np.asarray(x)).long().to(where) for x in ids]
     loss_of = torch.compile(model, dynamic=False) if compiled else model
     on_gpu = where.type == "cuda"
 
@@ -102,7 +101,7 @@ def training(
 
 
 def matrix_product(m: int, k: int, n: int) -> Side:
-    """A bare product [m,k] @ [k,n]: float32 on the CPU, bfloat16 on a GPU."""
+    """A plain product [m,k] @ [k,n]: float32 on the CPU, bfloat16 on a GPU."""
     where = device()
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     a = torch.ones((m, k), dtype=dtype, device=where)

@@ -1,9 +1,9 @@
-"""The words of the phrasebook: every filler a sentence frame may ask for, with its forms.
+"""The words of the phrasebook: the tables that the slots of the sentence frames are filled from.
 
-A ``Word`` holds the forms of one filler in both languages; a frame picks a form by name. The
-default form has the empty name. Tables are tuples of words, collected in ``TABLES``; numerals are
-in ``NUMERALS``. Each table keeps to things that go together: one eats food, swims in a pool, and
-wears a coat. Frames are in ``phrasebook.py``.
+A ``Word`` holds its forms in both languages; a frame selects a form by name. The default form has
+the empty name. Tables are tuples of words, collected in ``TABLES``; numerals are in ``NUMERALS``.
+The words of a table make sense in the same frames: one eats food, swims in a pool, and wears a
+coat. The frames are in ``frames.py``.
 
 Forms that several tables share:
   nouns    ``noun``, ``one`` 一本书 / *a book*, ``this``, ``that``, ``these``, ``those``; Chinese:
@@ -19,7 +19,7 @@ from tfm.data.phrasebook.numerals import en_number, en_ordinal, zh_number
 
 
 class Word(NamedTuple):
-    """The forms of one filler: form name → text, in each language."""
+    """The forms of one word in each language: name of the form → text."""
 
     zh: dict[str, str]
     en: dict[str, str]
@@ -29,7 +29,10 @@ Table = tuple[Word, ...]
 
 
 def _rows(text: str) -> list[list[str]]:
-    """Entries are parted by ``;`` or line ends, fields by blanks; ``_`` is a blank in a field."""
+    """Parses entries separated by ``;`` or line ends into fields separated by spaces.
+
+    ``_`` is a space inside a field.
+    """
     entries = text.replace("\n", ";").split(";")
     return [[f.replace("_", " ") for f in entry.split()] for entry in entries if entry.strip()]
 
@@ -56,7 +59,7 @@ _DOUBLING = {"chat", "run", "swim", "big", "fat", "hot", "thin", "sad"}
 
 
 def plural(noun: str) -> str:
-    """Plural of an English noun; in *cup of tea* the first part takes it."""
+    """Returns the plural of an English noun; *cup of tea* becomes *cups of tea*."""
     head, of, rest = noun.partition(" of ")
     before, space, last = head.rpartition(" ")
     if last in _PLURALS:
@@ -71,12 +74,12 @@ def plural(noun: str) -> str:
 
 
 def article(noun: str) -> str:
-    """The noun with *a* or *an*, by its first letter: every noun here sounds as it is spelt."""
+    """Returns the noun with *a* or *an*, by its first letter, which is right for all nouns here."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
 def conjugate(phrase: str) -> dict[str, str]:
-    """Forms of an English verb phrase; its first word is the verb: *took a walk*."""
+    """Returns the forms of an English verb phrase, whose first word is the verb: *took a walk*."""
     verb, space, rest = phrase.partition(" ")
     stem = verb + verb[-1] if verb in _DOUBLING else verb.removesuffix("e")
     soft_y = verb.endswith("y") and verb[-2] not in "aeiou"
@@ -92,11 +95,11 @@ def conjugate(phrase: str) -> dict[str, str]:
     return {name: form + space + rest for name, form in forms.items()}
 
 
-# --- Readers of the tables below ------------------------------------------------------------------
+# --- Parsers of the tables below ------------------------------------------------------------------
 
 
 def _plain(text: str) -> Table:
-    """Rows of Chinese, English."""
+    """Parses rows of Chinese, English."""
     return tuple(Word({"": zh}, {"": en}) for zh, en in _rows(text))
 
 
@@ -105,7 +108,7 @@ def _deed(zh: str, en: str) -> Word:
 
 
 def _deeds(text: str) -> Table:
-    """Rows of Chinese, English verb phrase."""
+    """Parses rows of Chinese, English verb phrase."""
     return tuple(_deed(zh, en) for zh, en in _rows(text))
 
 
@@ -136,7 +139,7 @@ def _noun(measure: str, zh: str, en: str) -> Word:
 
 
 def _nouns(text: str) -> Table:
-    """Rows of measure word, Chinese noun, English noun."""
+    """Parses rows of measure word, Chinese noun, English noun."""
     return tuple(_noun(*row) for row in _rows(text))
 
 
@@ -157,7 +160,7 @@ def _person(zh: str, en: str, him: str = "", his: str = "", mine: str = "", be: 
 
 
 def _adjective(zh: str, en: str) -> Word:
-    """An adjective; the English ones marked ``*`` are compared with *more* and *most*."""
+    """Returns an adjective with its degrees; a leading ``*`` asks for *more* and *most*."""
     if en.startswith("*"):
         en = en[1:]
         more, most, rising = f"more {en}", f"most {en}", f"more and more {en}"
@@ -169,16 +172,16 @@ def _adjective(zh: str, en: str) -> Word:
 
 
 def _adjectives(text: str) -> Table:
-    """Rows of Chinese, English adjective."""
+    """Parses rows of Chinese, English adjective."""
     return tuple(_adjective(*row) for row in _rows(text))
 
 
 def join(first: Word, second: Word, zh: str = "", en: str = "") -> Word:
-    """Both words' forms in one; a form that both have is the first's.
+    """Merges the forms of two words; of a form that both have, the first word's is taken.
 
     Args:
-      first: its default form stays the default.
-      second: its default form is kept under the names ``zh`` and ``en``, where given.
+      first: its default form becomes the default.
+      second: its default form is stored under the names ``zh`` and ``en``, where given.
     """
     more_zh = {zh: second.zh[""]} if zh else {}
     more_en = {en: second.en[""]} if en else {}
@@ -306,7 +309,7 @@ ASKED_ONE = tuple(person for person in ASKED if person is not _THEY)
 
 
 def _couples(people: Table) -> Table:
-    """Every two people; the second is the form ``other``: 他 / *him*."""
+    """Returns every ordered pair of two people; the second is the form ``other``: 他 / *him*."""
     return tuple(
         Word({**a.zh, "other": b.zh[""]}, {**a.en, "other": b.en["him"]})
         for a in people
@@ -356,7 +359,7 @@ VIRTUES = tuple(join(a, b, "other", "other") for a in _VIRTUES for b in _VIRTUES
 
 
 def _cross(left: Table, right: Table, name: str) -> Table:
-    """Every left word with every right one, the right one's default form under ``name``."""
+    """Joins every left word with every right one, whose default form is stored under ``name``."""
     return tuple(join(a, b, name, name) for a in left for b in right)
 
 
@@ -375,11 +378,11 @@ GOODS_LOOKS = LOOKS[: -len(ANIMALS) * len(_SIZED + _BEASTLY)]
 
 
 def _acts(*groups: tuple[str, str, Table]) -> Table:
-    """Every verb with each of its objects: the default form is the verb, ``noun`` the noun."""
+    """Joins verbs with each of their objects; the default form is the verb, ``noun`` the object."""
     return tuple(join(_deed(zh, en), noun) for zh, en, t in groups for noun in t)
 
 
-ACTS = _acts(  # what one does on purpose
+ACTS = _acts(  # deliberate acts
     ("买", "buy", GOODS),
     ("看", "read", READING),
     ("写", "write", WRITINGS),
@@ -389,13 +392,13 @@ ACTS = _acts(  # what one does on purpose
     ("洗", "wash", CLOTHES + TABLEWARE),
 )
 SNACKS = _acts(("吃", "eat", FRUIT + DISHES), ("喝", "drink", DRINKS))
-EVENTS = _acts(  # what happens to one
+EVENTS = _acts(  # things that happen to people
     ("看见", "see", ANIMALS + VEHICLES),
     ("丢", "lose", POCKET + PAPERS),
     ("收到", "receive", PAPERS + HANDY),
     ("找到", "find", POCKET + PAPERS + READING),
 )
-CHANGES = _acts(  # what 把 and 被 say
+CHANGES = _acts(  # changes of state, for 把 and 被 sentences
     ("打开", "open", OPENINGS + BOXES),
     ("关上", "close", OPENINGS + BOXES),
     ("关掉", "turn off", SWITCHED),
@@ -447,7 +450,7 @@ _DEEDS_AT = """
 
 
 def _place(zh: str, en: str, preposition: str) -> Word:
-    """``at`` 在图书馆 / *at the library*; ``to`` 去图书馆 / *to the library*."""
+    """Returns a place: ``at`` 在图书馆 / *at the library*, ``to`` 去图书馆 / *to the library*."""
     if en == "home":
         return Word({"": zh, "at": "在家", "to": "回家"}, {"": en, "at": "at home", "to": "home"})
     the = f"the {en}"
@@ -458,10 +461,10 @@ def _place(zh: str, en: str, preposition: str) -> Word:
 
 
 def _scene(place: Word, deed: Word) -> Word:
-    """A deed where one does it: 在图书馆看书 / *read books at the library*.
+    """Returns a deed at a place: 在图书馆看书 / *read books at the library*.
 
-    ``now`` 正在图书馆看书, where two 在 become one; ``to`` 去图书馆看书 / *to the library to read
-    books*.
+    Its form ``now`` is 正在图书馆看书, where two 在 merge; its form ``to`` is 去图书馆看书 /
+    *to the library to read books*.
     """
     at, to, do = place.zh["at"], place.zh["to"], deed.zh[""]
     en = {form: f"{text} {place.en['at']}" for form, text in deed.en.items()}
@@ -470,7 +473,7 @@ def _scene(place: Word, deed: Word) -> Word:
 
 
 def _places() -> tuple[Table, Table, Table]:
-    """Reads ``_DEEDS_AT``: places, deeds, and deeds at their places; each once."""
+    """Parses ``_DEEDS_AT`` into the distinct places, deeds, and deeds at places."""
     places, deeds, scenes = {}, {}, []
     for line in _DEEDS_AT.strip().splitlines():
         head, _, body = line.partition(": ")
@@ -589,7 +592,7 @@ MONTHS = _plain("""
 
 
 def _numbers(values: list[int]) -> Table:
-    """Numbers in words; ``of`` is the Chinese form before a measure word: 二, but 两本书."""
+    """Returns numbers in words; ``of`` is the form before a Chinese measure word: 二, 两本书."""
     return tuple(
         Word(
             {"": zh_number(n), "of": "两" if n == 2 else zh_number(n)},
@@ -608,7 +611,7 @@ def _digits(values: range) -> Table:
 
 
 def _clock() -> Table:
-    """Quarter hours: 八点半 / *half past eight*; 八点三刻 / *a quarter to nine*."""
+    """Returns times of day: 八点半 / *half past eight*, 八点三刻 / *a quarter to nine*."""
     rows = []
     for hour in range(1, 13):
         zh, en, following = zh_number(hour), en_number(hour), en_number(hour % 12 + 1)
@@ -651,7 +654,7 @@ NUMERALS: dict[str, Table] = {
     "clock": _clock(),
 }
 
-# --- The tables by the name a frame calls them ----------------------------------------------------
+# --- The tables by the names that frames use ------------------------------------------------------
 
 CHEAP = READING + CLOTHES + TABLEWARE + POCKET + HANDY
 DEAR = MACHINES + FURNITURE + VEHICLES[1:2]

@@ -1,11 +1,11 @@
 """Numbers in Chinese and in English words.
 
-Chinese counts in steps of ten thousand (万 10^4, 亿 10^8), English in steps of a thousand
-(thousand, million, billion): 三十五万 is *three hundred fifty thousand*. A translator has to
-regroup the digits, which is why the phrasebook is full of numbers.
+Chinese groups digits by ten thousand (万 10^4, 亿 10^8), English by a thousand (thousand, million,
+billion): 三十五万 is *three hundred fifty thousand*. A translation model has to learn to regroup
+the digits, which is why the phrasebook has many numbers.
 """
 
-LIMIT = 10**12  # both functions know the numbers below this one
+LIMIT = 10**12  # Numbers must be below this one.
 
 _DIGITS = "零一二三四五六七八九"
 _SMALL = (
@@ -26,9 +26,9 @@ _ORDINALS = {
 
 
 def zh_number(n: int) -> str:
-    """Chinese numeral of 0 <= n < 10^12: 105 → 一百零五, 120_000_000 → 一亿两千万.
+    """Returns the Chinese numeral of 0 <= n < 10^12: 105 → 一百零五, 120_000_000 → 一亿两千万.
 
-    Two is 两 before 百, 千, 万 and 亿, and 二 elsewhere.
+    Two is written 两 before 百, 千, 万 and 亿, and 二 elsewhere.
 
     Raises:
       ValueError: n is out of range.
@@ -64,10 +64,10 @@ def _zh_below_wan(n: int) -> str:
 
 
 def en_number(n: int) -> str:
-    """English words for 0 <= n < 10^12: 350_000 → three hundred fifty thousand.
+    """Returns the English words for 0 <= n < 10^12: 350_000 → three hundred fifty thousand.
 
-    Round millions and billions with one decimal are said the short way: 3_500_000 → three point
-    five million. American usage: no *and*.
+    Millions and billions with one decimal are shortened: 3_500_000 → three point five million.
+    American usage: no *and*.
 
     Raises:
       ValueError: n is out of range.
@@ -89,7 +89,7 @@ def en_number(n: int) -> str:
 
 
 def en_ordinal(n: int) -> str:
-    """English ordinal of 0 < n < 100: 3 → third, 21 → twenty-first.
+    """Returns the English ordinal of 0 < n < 100: 3 → third, 21 → twenty-first.
 
     Raises:
       ValueError: n is out of range.

@@ -41,7 +41,7 @@ function oneHot() {
       const tick = make("i", {class: kind});
       tick.style.left = `${100 * id / (size - 1)}%`;
       return [make("div", {}, piece), make("div", {class: `zeros ${kind}`, "data-tip": words}, tick)];
-    }), make("p", {class: "axis"}, `${L.place} 0 … ${T.model[kind] - 1} →`))));
+    }), make("p", {class: "axis"}, `${L.entry} 0 … ${T.model[kind] - 1} →`))));
 }
 
 function embedding() {
@@ -128,35 +128,35 @@ function positions() {
   section("positions", "positions", ...parts);
 }
 
-const everyEighth = (places) => Array.from({length: places}, (_, i) => i % 8 ? "" : `${L.place} ${i}`);
+const everyEighth = (positions) => Array.from({length: positions}, (_, i) => i % 8 ? "" : `${L.position} ${i}`);
 
 // The vector of each place.
 function vectors(table) {
-  const numbers = array(table), [places, width] = numbers.shape;
-  return [strip(numbers, 4, everyEighth(places), (i, j, v) => `${L.place} ${i} · ${L.channel} ${j}\n${short(v)}`),
+  const numbers = array(table), [positions, width] = numbers.shape;
+  return [strip(numbers, 4, everyEighth(positions), (i, j, v) => `${L.position} ${i} · ${L.channel} ${j}\n${short(v)}`),
     make("p", {class: "axis"}, `${L.channel} 0 … ${width - 1} →`)];
 }
 
-// The products of all pairs of places.
+// The products of all pairs of positions.
 function alike(table) {
-  const numbers = array(table), [places, width] = numbers.shape, values = new Float32Array(places * places);
-  for (let i = 0; i < places; i++) {
-    for (let j = 0; j < places; j++) {
+  const numbers = array(table), [positions, width] = numbers.shape, values = new Float32Array(positions * positions);
+  for (let i = 0; i < positions; i++) {
+    for (let j = 0; j < positions; j++) {
       let sum = 0;
       for (let k = 0; k < width; k++) sum += numbers(i, k) * numbers(j, k);
-      values[i * places + j] = sum;
+      values[i * positions + j] = sum;
     }
   }
-  const at = Object.assign((i, j) => values[i * places + j], {shape: [places, places], values});
-  const box = strip(at, 4, everyEighth(places), (i, j, v) => `${L.place} ${i} · ${L.place} ${j}\n${short(v)}`);
+  const at = Object.assign((i, j) => values[i * positions + j], {shape: [positions, positions], values});
+  const box = strip(at, 4, everyEighth(positions), (i, j, v) => `${L.position} ${i} · ${L.position} ${j}\n${short(v)}`);
   box.classList.add("square");
   return box;
 }
 
-function distances({encoder, decoder, distances: places}) {
+function distances({encoder, decoder, distances: positions}) {
   const draw = (kind, rows, label) => lines({
     series: rows.map((values, n) => ({name: `${L.head} ${n + 1}`, kind, values})),
-    points: places.map(String), label, axis: `${label} · ${L.score}`,
-    words: (name, i, v) => `${name} · ${L.distance} ${places[i]}\n${v === null ? L.hidden : short(v)}`});
+    points: positions.map(String), label, axis: `${label} · ${L.score}`,
+    words: (name, i, v) => `${name} · ${L.distance} ${positions[i]}\n${v === null ? L.hidden : short(v)}`});
   return [draw("source", encoder, L.residual_encoder), draw("target", decoder, L.residual_decoder)];
 }

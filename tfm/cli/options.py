@@ -1,0 +1,94 @@
+"""Options that several commands share, each spelled once."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from tfm.decoding import Decode
+from tfm.positions import Scheme, schemes
+
+if TYPE_CHECKING:
+    from tfm.translator import Translator
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and for which lengths.
+
+    Attributes:
+        model: Folder of a run, local or in a bucket.
+        source_length: The most tokens of a line that are translated in one; a longer line is split.
+            The run's own by default.
+        rotary_scaling: Divides rotary positions; 2 reads twice the trained length. The run's own by
+            default.
+    """
+
+    model: str
+    source_length: int | None = None
+    rotary_scaling: float | None = None
+
+    def load(self) -> "Translator":
+        """Opens the model."""
+        from tfm import translator
+
+        lengths = given(self)
+        return translator.load(lengths.pop("model"), **lengths)
+
+
+@dataclass(frozen=True)
+class PairModelOptions(ModelOptions):
+    """Which model, for a command that is given translations too.
+
+    Attributes:
+        target_length: The most tokens of a given translation. The run's own by default.
+    """
+
+    target_length: int | None = None
+
+
+def _decode_options() -> type:
+    """``Decode`` with every field optional: what is not given is the run's own."""
+    kinds = typing.get_type_hints(Decode)
+    fields = [
+        (f.name, kinds[f.name] | None, dataclasses.field(default=None))
+        for f in dataclasses.fields(Decode)
+    ]
+    options = dataclasses.make_dataclass("DecodeOptions", fields, frozen=True)
+    options.__doc__ = Decode.__doc__
+    return options
+
+
+DecodeOptions: Any = _decode_options()
+"""How to decode, in place of the run's own settings; help texts are those of ``Decode``."""
+
+Model = Annotated[ModelOptions, tyro.conf.arg(name="")]
+PairModel = Annotated[PairModelOptions, tyro.conf.arg(name="")]
+Decoding = Annotated[DecodeOptions, tyro.conf.arg(name="")]
+UNCHANGED = DecodeOptions()
+
+
+def given(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass of options that are not ``None``."""
+    return {name: value for name, value in vars(options).items() if value is not None}
+
+
+REGISTRY = ConstructorRegistry()
+"""How tyro reads types of tfm."""
+
+
+@REGISTRY.primitive_rule
+def _scheme(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """A position scheme, such as ``rotary`` or ``rotary:base=500,scaling=2``."""
+    if info.type is not Scheme:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SCHEME[:NAME=VALUE,...]",
+        instance_from_str=lambda texts: schemes.parse(texts[0]),
+        is_instance=lambda x: isinstance(x, Scheme),
+        str_from_instance=lambda scheme: [schemes.to_text(scheme)],
+    )

@@ -1,0 +1,153 @@
+"""Training of SentencePiece vocabularies, and the vocabularies of an experiment."""
+
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from os import PathLike
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from tfm import config, storage
+from tfm.data import corpus, languages
+from tfm.data.tokenizer import BOS, EOS, PAD, UNK, SentencePieceTokenizer, load, normalise
+
+_THREADS = 8  # Fixed, because the sums of unigram training depend on how they are split.
+_CHUNK = 4096  # Pairs read at a time.
+
+
+def train(
+    sentences: Iterable[str],
+    spec: config.Tokenizer,
+    language: str,
+    size: int,
+    path: str | PathLike,
+) -> SentencePieceTokenizer:
+    """Trains a vocabulary, writes it to ``path`` (completely or not at all) and loads it.
+
+    The same sentences give the same model on any machine. The kinds unigram and bpe have exactly
+    ``size`` pieces; char and word have fewer if the text has no more. The word kind splits at white
+    space only; in Chinese a "word" would be a whole clause, so segment such text first.
+
+    Args:
+      sentences: the text to train on.
+      spec: kind, byte fallback and character coverage.
+      language: code ("zh"), or several joined by "+" for a shared vocabulary.
+      size: number of pieces, special ones and (with byte fallback) 256 byte pieces included.
+      path: of the model file.
+
+    Raises:
+      ValueError: the text is empty, or too small or too varied for ``size``.
+    """
+    counter = itertools.count()
+    texts = filter(None, map(normalise, sentences))
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(text for text, _ in zip(texts, counter, strict=False)),
+            model_writer=model,
+            model_type=spec.kind,
+            vocab_size=size,
+            hard_vocab_limit=spec.kind in ("unigram", "bpe"),
+            character_coverage=spec.coverage or languages.coverage(language),
+            byte_fallback=spec.byte_fallback,
+            normalization_rule_name="identity",
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=BOS,
+            eos_id=EOS,
+            num_threads=_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(_explain(str(error), language, size, next(counter))) from error
+    storage.write_atomically(path, model.getvalue())
+    return load(path)
+
+
+def prepare(
+    experiment: config.Config, pairs: corpus.Pairs, folder: str | PathLike
+) -> tuple[SentencePieceTokenizer, SentencePieceTokenizer]:
+    """Loads the tokenizers of a run from ``folder``; trains those that are missing on ``pairs``.
+
+    The files are ``source.model`` and ``target.model``, or ``joint.model`` if shared.
+
+    Returns:
+      The source and the target tokenizer; the same one twice if shared.
+
+    Raises:
+      ValueError: a file holds another vocabulary than ``experiment`` describes, or training
+        failed (see ``train``).
+    """
+    spec, codes = experiment.tokenizer, (experiment.data.source, experiment.data.target)
+    directory = storage.path(folder)
+    unexpected = ("source", "target") if spec.joint else ("joint",)
+    for name in unexpected:
+        if (directory / f"{name}.model").exists():
+            raise ValueError(
+                f"tokenizer {directory / name}.model: does not fit tokenizer.joint {spec.joint}; "
+                "use another folder or the old setting"
+            )
+    sides: list[tuple[str, str, int, tuple[int, ...]]]
+    if spec.joint:
+        sides = [("joint", "+".join(codes), spec.source_size, (0, 1))]
+    else:
+        sides = [
+            ("source", codes[0], spec.source_size, (0,)),
+            ("target", codes[1], spec.target_size, (1,)),
+        ]
+    tokenizers = []
+    for name, language, size, columns in sides:
+        path = directory / f"{name}.model"
+        if not path.exists():
+            limit = spec.sentences // len(columns)
+            train(_sentences(pairs, columns, limit), spec, language, size, path)
+        tokenizers.append(_checked(load(path), spec, size, path))
+    return tokenizers[0], tokenizers[-1]
+
+
+def _sentences(pairs: corpus.Pairs, columns: tuple[int, ...], limit: int) -> Iterator[str]:
+    """Yields the given sides of at most ``limit`` pairs, drawn evenly over the corpus."""
+    count = min(len(pairs), limit)
+    edges = np.arange(count + 1) * len(pairs) // count
+    # A random pair of each of ``count`` equal stretches: a corpus may repeat a pattern.
+    indices = np.random.default_rng(0).integers(edges[:-1], edges[1:])
+    for start in range(0, count, _CHUNK):
+        for pair in pairs.__getitems__(indices[start : start + _CHUNK].tolist()):
+            yield from (pair[column] for column in columns)
+
+
+def _checked(
+    loaded: SentencePieceTokenizer, spec: config.Tokenizer, size: int, path: epath.Path
+) -> SentencePieceTokenizer:
+    """Returns ``loaded`` if it is what the config asks for; char and word may have fewer pieces."""
+    have = (loaded.kind, loaded.byte_fallback, loaded.size)
+    fewer_is_fine = spec.kind in ("char", "word") and loaded.size <= size
+    want = (spec.kind, spec.byte_fallback, loaded.size if fewer_is_fine else size)
+    if have != want:
+        raise ValueError(
+            f"tokenizer {path}: kept vocabulary has kind {have[0]}, byte_fallback {have[1]}, "
+            f"{have[2]} pieces, but the config asks for {want[0]}, {want[1]}, {size}; "
+            "use another folder or the old setting"
+        )
+    return loaded
+
+
+def _explain(error: str, language: str, size: int, sentences: int) -> str:
+    """Rewrites an error message of SentencePiece in the terms of the config."""
+    where = f"tokenizer for {language}: {sentences:,} sentences"
+    if most := re.search(r"Vocabulary size too high.*<= (\d+)", error):
+        return (
+            f"{where} give at most {most[1]} pieces, but {size} were asked for; "
+            "lower tokenizer.source_size or target_size, or add text"
+        )
+    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", error):
+        return (
+            f"{where} need at least {least[1]} pieces for their characters, but {size} were asked "
+            "for; raise tokenizer.source_size or target_size, or lower tokenizer.coverage"
+        )
+    if "sentences_.empty()" in error or "all_chars_count" in error:
+        return f"{where} with text in them: nothing to train on"
+    return f"{where}, {size} pieces asked for: {error}"

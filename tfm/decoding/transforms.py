@@ -1,0 +1,28 @@
+"""Transforms of logits: pure functions of logits [...,V], and those that a ``Decode`` names."""
+
+import jax
+import jax.numpy as jnp
+
+from tfm.decoding.config import Decode
+from tfm.decoding.types import Transform
+
+
+def temperature(logits: jax.Array, value: float) -> jax.Array:
+    """Logits divided by the temperature."""
+    return logits / value
+
+
+def top_k(logits: jax.Array, k: int) -> jax.Array:
+    """Excludes all but the k largest logits and their equals (Fan 2018)."""
+    kth = jax.lax.top_k(logits, k)[0][..., -1:]
+    return jnp.where(logits >= kth, logits, -jnp.inf)
+
+
+def sampling(decode: Decode) -> tuple[Transform, ...]:
+    """What is done to the logits before a token is drawn from their softmax."""
+    transforms: list[Transform] = []
+    if decode.top_k:
+        transforms.append(lambda logits, tokens, step: top_k(logits, decode.top_k))
+    if decode.temperature != 1.0:
+        transforms.append(lambda logits, tokens, step: temperature(logits, decode.temperature))
+    return tuple(transforms)

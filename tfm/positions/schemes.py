@@ -1,0 +1,99 @@
+"""The position schemes by name: one row each, and how a name with hyperparameters is read.
+
+Adding a scheme is writing its file, with the functions of arrays and a ``Scheme`` that binds them,
+and adding its row here.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tfm import hint
+from tfm.positions.absolute import Learned, Sinusoidal
+from tfm.positions.bias import T5, ALiBi
+from tfm.positions.relative import Shaw, TransformerXL
+from tfm.positions.rotary import Rotary
+from tfm.positions.scheme import NoPositions, Scheme
+
+SCHEMES: dict[str, type[Scheme]] = {
+    "sinusoidal": Sinusoidal,
+    "learned": Learned,
+    "none": NoPositions,
+    "shaw": Shaw,
+    "t5": T5,
+    "alibi": ALiBi,
+    "rotary": Rotary,
+    "transformer_xl": TransformerXL,
+}
+
+
+def name(scheme: Scheme) -> str:
+    """The name of a scheme in ``SCHEMES``."""
+    return next(name for name, kind in SCHEMES.items() if kind is type(scheme))
+
+
+def make(name: str, **hyperparameters: Any) -> Scheme:
+    """The scheme of this name: ``make("rotary", scaling=2.0)``.
+
+    Raises:
+      ValueError: an unknown name or hyperparameter; the message has the nearest known one.
+    """
+    if name not in SCHEMES:
+        raise ValueError(f"positions: no scheme {name!r}{hint.nearest(name, SCHEMES)}")
+    fields = {f.name: f for f in dataclasses.fields(SCHEMES[name])}
+    for key in hyperparameters:
+        if key not in fields:
+            known = hint.nearest(key, fields) if fields else "; it has none"
+            raise ValueError(f"positions: {name} has no hyperparameter {key!r}{known}")
+    return SCHEMES[name](**hyperparameters)
+
+
+def parse(text: str) -> Scheme:
+    """Reads ``"rotary"`` or ``"rotary:base=500,scaling=2"``, as on the command line.
+
+    Raises:
+      ValueError: see ``make``; or a value of another type than the hyperparameter's.
+    """
+    name, _, rest = text.partition(":")
+    values = {}
+    for item in filter(None, rest.split(",")):
+        key, _, value = item.partition("=")
+        try:
+            values[key.strip()] = ast.literal_eval(value.strip().capitalize())
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"positions: {item!r} in {text!r} is not name=value") from error
+    scheme = make(name.strip(), **values)
+    for field in dataclasses.fields(scheme):
+        value = getattr(scheme, field.name)
+        if field.type is float and type(value) is int:
+            scheme = dataclasses.replace(scheme, **{field.name: float(value)})
+        elif type(value) is not field.type:
+            wanted = type(field.default).__name__
+            raise ValueError(f"positions: {field.name} in {text!r} is not of type {wanted}")
+    return scheme
+
+
+def to_text(scheme: Scheme) -> str:
+    """The inverse of ``parse``, without the hyperparameters that have their default."""
+    changed = [
+        f"{f.name}={value}"
+        for f in dataclasses.fields(scheme)
+        if (value := getattr(scheme, f.name)) != f.default
+    ]
+    return ":".join(filter(None, (name(scheme), ",".join(changed))))
+
+
+def to_dict(scheme: Scheme) -> dict[str, Any]:
+    """A scheme as JSON-able data; ``from_dict`` is its inverse."""
+    return {"scheme": name(scheme), **dataclasses.asdict(scheme)}
+
+
+def from_dict(data: Mapping[str, Any]) -> Scheme:
+    """Reads what ``to_dict`` gave.
+
+    Raises:
+      ValueError: see ``make``.
+    """
+    hyperparameters = {key: data[key] for key in data if key != "scheme"}
+    return make(data.get("scheme", ""), **hyperparameters)

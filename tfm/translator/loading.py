@@ -1,0 +1,81 @@
+"""How the folder of a run becomes a translator."""
+
+import dataclasses
+import logging
+from os import PathLike
+
+from tfm import checkpoint, config
+from tfm.data import tokenizer
+from tfm.run_folder import RunFolder
+from tfm.translator.translator import Translator
+
+_log = logging.getLogger(__name__)
+
+
+def load(
+    folder: str | PathLike,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    rotary_scaling: float | None = None,
+) -> Translator:
+    """Opens the folder of a run: the best weights so far, else those of the newest checkpoint.
+
+    Args:
+      source_length, target_length: the most tokens it takes of a source to translate, and of a
+        target to score or inspect, in place of the run's own.
+      rotary_scaling: of rotary positions, in place of the run's own.
+
+    Raises:
+      FileNotFoundError: no run there, or nothing saved yet.
+      ValueError: lengths that learned positions do not reach, or a scaling of positions that are
+        not rotary.
+    """
+    folder = RunFolder(folder)
+    if not folder.config.is_file():
+        raise FileNotFoundError(f"model {folder}: no config.json there; is it a folder of a run?")
+    experiment = config.read(folder.config)
+    try:
+        experiment = with_lengths(experiment, source_length, target_length, rotary_scaling)
+    except ValueError as error:
+        raise ValueError(f"model {folder}: {error}") from error
+    names = ("joint", "joint") if experiment.tokenizer.joint else ("source", "target")
+    source, target = (tokenizer.load(folder.tokenizer(name)) for name in names)
+    sizes = experiment.model.source_vocab, experiment.model.target_vocab
+    if (source.size, target.size) != sizes:
+        raise ValueError(
+            f"model {folder}: its tokenizers have {source.size} and {target.size} pieces, but its "
+            f"weights are for {sizes[0]} and {sizes[1]}: put back the tokenizers of the run"
+        )
+    try:
+        _, params, info = checkpoint.load(folder.best)
+        update = info["update"]
+    except FileNotFoundError:  # not validated yet, or there is no dev set
+        update, state, _ = checkpoint.load(folder.checkpoints, only=("average", "params"))
+        params = state.get("average") or state["params"]
+    _log.info("model %s: weights of update %d", folder, update)
+    return Translator(experiment, params, source, target)
+
+
+def with_lengths(
+    experiment: config.Config,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    rotary_scaling: float | None = None,
+) -> config.Config:
+    """The config of a trained model for other lengths than it was trained on; see ``load``."""
+    arch, data = experiment.model, experiment.data
+    longest = arch.positions.longest
+    for name, length in (("source_length", source_length), ("target_length", target_length)):
+        if length is None:
+            continue
+        if length < 2:
+            raise ValueError(f"{name} {length}: must be 2 or more, for a token and end of sentence")
+        if longest is not None and length > longest:
+            raise ValueError(
+                f"{name} {length}: the model has learned positions 0 to {longest - 1}; {longest} "
+                "is the most"
+            )
+        data = dataclasses.replace(data, **{name: length})
+    if rotary_scaling is not None:
+        arch = dataclasses.replace(arch, positions=arch.positions.scaled(rotary_scaling))
+    return dataclasses.replace(experiment, model=arch, data=data)
