@@ -109,7 +109,8 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
       decode: fields of ``config.Decode`` to override, such as ``beam_size``.
 
     Raises:
-      ValueError: a text that is empty, or longer than the model takes.
+      ValueError: a text that is empty, or longer than the model takes; or the model, its weights
+        damaged, finds no translation.
     """
     arch = model.arch
     source_ids = _encode(model, sentence, "sentence")
@@ -124,6 +125,11 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
         model.params, arch, settings, source_ids, BOS, model.execution, compiler_options=QUICK
     )
     best = searched.finished.tokens[0, : searched.finished.lengths[0]].tolist()
+    if not best:
+        raise ValueError(
+            "inspect: no translation found, the model gives no token a probability; are its "
+            "weights damaged or did its training diverge?"
+        )
     targets = [best, *others]
     rows = batch([source_ids] * len(targets), targets, len(targets))
     run = jax.tree.map(np.asarray, _activations(model.params, arch, rows, model.execution))
