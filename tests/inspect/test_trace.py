@@ -71,6 +71,18 @@ def test_activations_are_what_the_model_computes(kind, draw):
         )
 
 
+def test_scores_are_the_sum_of_their_terms(draw):
+    """Scaled products, and what positions add."""
+    for kind in ({"positions": "shaw:clip=3"}, {"positions": "rotary"}, {"positions": "alibi"}):
+        _, run = run_of(draw, dataclasses.replace(SMALL, **kind))
+        a = run.decoder
+        np.testing.assert_allclose(a.scores_BLNTS, a.products_BLNTS / 2 + a.added_BLNTS, atol=1e-5)
+        assert np.abs(a.added_BLNTS).max() > 0.01
+        cross = run.cross
+        np.testing.assert_allclose(cross.scores_BLNTS, cross.products_BLNTS / 2, atol=1e-5)
+        assert np.all(cross.added_BLNTS == 0)
+
+
 def test_what_is_kept_can_be_read_from_either_kind_of_parameters(draw):
     """As trained, or as inference reads them: the decoder's layers a list."""
     params, run = run_of(draw, SMALL)
@@ -231,6 +243,19 @@ def test_the_tree_holds_what_search_found(model, traced):
 def test_texts_that_cannot_be_traced(model, sentence, reference, message):
     with pytest.raises(ValueError, match=message):
         inspect.trace(model, sentence, reference)
+
+
+@pytest.mark.parametrize("damaged", ["all", "one letter"])
+def test_a_model_that_finds_no_translation_is_an_error(untrained, damaged):
+    model = untrained()
+    if damaged == "all":
+        params = jax.tree.map(lambda x: x * jnp.nan, model.params)
+    else:
+        tables = dict(model.params["tables"])
+        tables["source"] = tables["source"].at[model.source.encode("h")[-2]].set(jnp.nan)
+        params = model.params | {"tables": tables}
+    with pytest.raises(ValueError, match=r"inspect: no translation found.* weights damaged"):
+        inspect.trace(model.with_params(params), "hab")
 
 
 def test_pairs_leave_out_what_attends_to_the_end_most():
