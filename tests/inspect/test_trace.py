@@ -32,6 +32,7 @@ KINDS = [
     {"positions": "alibi", "attention": "additive", "cross_attention": "additive"},
     {"positions": "rotary"},
     {"positions": "transformer_xl"},
+    {"positions": "fire:hidden=8,threshold=4"},
     {"positions": "rotary:interleaved=True", "attention": "linear"},
     {"positions": "none", "attention": "linear"},
 ]

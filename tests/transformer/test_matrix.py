@@ -23,6 +23,7 @@ POSITIONS = {
     "rotary": "rotary",
     "interleaved": "rotary:interleaved=True",
     "transformer_xl": "transformer_xl",
+    "fire": "fire:hidden=8,threshold=4",
 }
 ATTENTION = {
     "multi-head": {},
@@ -34,7 +35,7 @@ ATTENTION = {
 }
 PLACEMENTS = ("pre", "post", "deepnorm")
 REFUSED = {
-    "linear": ("shaw", "t5", "alibi", "transformer_xl"),
+    "linear": ("shaw", "t5", "alibi", "transformer_xl", "fire"),
     "additive": ("shaw", "rotary", "interleaved", "transformer_xl"),
 }
 LEGAL = [
@@ -56,6 +57,8 @@ QUICK = {
     ("rotary", "linear", "pre"),
     ("interleaved", "multi-head", "deepnorm"),
     ("transformer_xl", "local", "pre"),
+    ("fire", "local", "pre"),
+    ("fire", "additive", "post"),
 }
 CELLS = [cell if cell in QUICK else pytest.param(*cell, marks=pytest.mark.slow) for cell in LEGAL]
 V, STEPS = 11, 20

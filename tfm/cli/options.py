@@ -87,7 +87,7 @@ def _scheme(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="SCHEME[:NAME=VALUE,...]",
+        metavar=f"{{{','.join(schemes.SCHEMES)}}}[:NAME=VALUE,...]",
         instance_from_str=lambda texts: schemes.parse(texts[0]),
         is_instance=lambda x: isinstance(x, Scheme),
         str_from_instance=lambda scheme: [schemes.to_text(scheme)],

@@ -10,6 +10,7 @@ t5             scores, by bucket of the distance    ``t5_bucket``, ``t5_bias``
 alibi          scores, by distance                  ``alibi_slopes``, ``alibi_bias``
 rotary         queries and keys, by position        ``rotate``
 transformer_xl scores, by distance                  ``transformer_xl_scores``
+fire           scores, by distance over position    ``fire_bias``
 ============== ==================================== ======================================
 
 The functions serve anyone's model; the relative ones take ``Distances``, of whole sentences
@@ -29,6 +30,7 @@ from tfm.positions.bias import (
     t5_problem,
 )
 from tfm.positions.distances import Distances, consecutive, from_one_position
+from tfm.positions.fire import FIRE, fire_bias, fire_params
 from tfm.positions.relative import (
     Shaw,
     TransformerXL,
@@ -44,6 +46,7 @@ from tfm.positions.schemes import SCHEMES, make
 from tfm.positions.terms import Relative
 
 __all__ = [
+    "FIRE",
     "SCHEMES",
     "T5",
     "ALiBi",
@@ -60,6 +63,8 @@ __all__ = [
     "alibi_bias",
     "alibi_slopes",
     "consecutive",
+    "fire_bias",
+    "fire_params",
     "from_one_position",
     "learned",
     "learned_params",

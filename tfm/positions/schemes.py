@@ -12,6 +12,7 @@ from typing import Any
 from tfm import hint
 from tfm.positions.absolute import Learned, Sinusoidal
 from tfm.positions.bias import T5, ALiBi
+from tfm.positions.fire import FIRE
 from tfm.positions.relative import Shaw, TransformerXL
 from tfm.positions.rotary import Rotary
 from tfm.positions.scheme import NoPositions, Scheme
@@ -25,6 +26,7 @@ SCHEMES: dict[str, type[Scheme]] = {
     "alibi": ALiBi,
     "rotary": Rotary,
     "transformer_xl": TransformerXL,
+    "fire": FIRE,
 }
 
 

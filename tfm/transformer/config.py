@@ -20,9 +20,10 @@ class Architecture:
     Attributes:
       source_vocab, target_vocab: V on each side; 0 is filled in from the tokenizers.
       d_model: D. heads: N. kv_heads: K, 0 means N. head_dim: H, 0 means D / N. d_ff: F.
-      positions: of self-attention: sinusoidal, learned, none, shaw, t5, alibi, rotary or
-        transformer_xl; as text "rotary" or "rotary:base=500,scaling=2", or as an instance such as
-        ``positions.Rotary(base=500.0)``. Cross-attention has no positions.
+      positions: of self-attention, a scheme of ``positions.SCHEMES`` with its hyperparameters: as
+        text "rotary" or "rotary:base=500,scaling=2", or as an instance such as
+        ``positions.Rotary(base=500.0)``.
+        Cross-attention has no positions.
       attention: of self-attention: softmax, local (within ``window``), additive or linear.
       cross_attention: softmax or additive.
       window: local: how many positions to either side are seen.
