@@ -7,7 +7,7 @@ import pytest
 from automaton import BOS, EOS, Automaton, found
 
 from tfm import decoding
-from tfm.decoding import Decode
+from tfm.decoding import Decode, transforms
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -131,3 +131,30 @@ def test_a_low_temperature_does_not_change_what_is_reported():
         for tokens, log_prob, score in found(hypotheses, b):
             np.testing.assert_allclose(log_prob, model.log_prob(b, tokens), atol=2e-5)
             assert score == log_prob
+
+
+def test_min_p_draws_among_tokens_likely_enough_in_their_proportions():
+    model, n = Automaton(4, batch=1, sharpness=0.5), 4000
+    first = np.exp(model.step_log_probs(0, ())[0])
+    share = float(0.9 * np.sort(first)[-2] / first.max())  # two tokens are likely enough at first
+    hypotheses = draw(model, [6], samples=n, min_p=share)
+    for tokens, log_prob, _ in found(hypotheses, 0):
+        log_probs = model.step_log_probs(0, tokens[:-1])
+        free = len(tokens) if len(tokens) < 6 else 5  # at its limit a sentence is ended
+        ratios = log_probs[range(free), tokens[:free]] - log_probs[:free].max(axis=-1)
+        assert np.exp(ratios).min() >= share * (1 - 1e-6)
+        np.testing.assert_allclose(log_prob, model.log_prob(0, tokens), atol=2e-5)
+    kept = first * (first >= share * first.max())
+    assert (kept > 0).sum() == 2
+    counts = np.bincount(np.asarray(hypotheses.tokens)[0, :, 0], minlength=4)
+    expected = n * kept / kept.sum()
+    assert (counts[kept == 0] == 0).all()
+    chi2 = ((counts - expected)[kept > 0] ** 2 / expected[kept > 0]).sum()
+    assert chi2 < 12  # 1 degree of freedom: 0.05 % lie above
+
+
+def test_min_p_keeps_the_likeliest_and_its_equals():
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.15, 0.1], [0.25, 0.25, 0.25, 0.25]]))
+    kept = np.isfinite(transforms.min_p(logits, 0.3))
+    assert kept.tolist() == [[True, True, True, False], [True] * 4]
+    assert np.isfinite(transforms.min_p(logits, 1.0)).tolist() == [[True, *[False] * 3], [True] * 4]

@@ -17,6 +17,8 @@ class Decode:
       samples: sample: translations drawn of each sentence.
       temperature: sample: divides the logits; below 1 draws likely tokens more often.
       top_k: sample: draw each token among the k likeliest (Fan 2018); 0 is among all.
+      min_p: sample: draw each token among those at least this times as likely as the likeliest
+        (Nguyen 2024); 0 is among all.
       seed: sample: of the draws. The same text and seed give the same translations.
       max_length_factor: at most this times the number of source tokens are written ...
       max_length_offset: ... plus this.
@@ -30,6 +32,7 @@ class Decode:
     samples: int = 1
     temperature: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     seed: int = 0
     max_length_factor: float = 2.0
     max_length_offset: int = 10

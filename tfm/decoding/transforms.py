@@ -1,5 +1,7 @@
 """Transforms of logits: pure functions of logits [...,V], and those that a ``Decode`` names."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -18,11 +20,19 @@ def top_k(logits: jax.Array, k: int) -> jax.Array:
     return jnp.where(logits >= kth, logits, -jnp.inf)
 
 
+def min_p(logits: jax.Array, share: float) -> jax.Array:
+    """Excludes tokens less than ``share`` times as probable as the likeliest (Nguyen 2024, §3)."""
+    least = logits.max(axis=-1, keepdims=True) + math.log(share)
+    return jnp.where(logits >= least, logits, -jnp.inf)
+
+
 def sampling(decode: Decode) -> tuple[Transform, ...]:
     """What is done to the logits before a token is drawn from their softmax."""
     transforms: list[Transform] = []
     if decode.top_k:
         transforms.append(lambda logits, tokens, step: top_k(logits, decode.top_k))
+    if decode.min_p:
+        transforms.append(lambda logits, tokens, step: min_p(logits, decode.min_p))
     if decode.temperature != 1.0:
         transforms.append(lambda logits, tokens, step: temperature(logits, decode.temperature))
     return tuple(transforms)

@@ -22,8 +22,7 @@ class Architecture:
       d_model: D. heads: N. kv_heads: K, 0 means N. head_dim: H, 0 means D / N. d_ff: F.
       positions: of self-attention, a scheme of ``positions.SCHEMES`` with its hyperparameters: as
         text "rotary" or "rotary:base=500,scaling=2", or as an instance such as
-        ``positions.Rotary(base=500.0)``.
-        Cross-attention has no positions.
+        ``positions.Rotary(base=500.0)``. Cross-attention has no positions.
       attention: of self-attention: softmax, local (within ``window``), additive or linear.
       cross_attention: softmax or additive.
       window: local: how many positions to either side are seen.
