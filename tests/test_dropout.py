@@ -82,14 +82,17 @@ def test_the_same_key_gives_the_same_mask():
     np.testing.assert_array_equal(np.asarray(jitted) != 0, kept(key))
 
 
-def test_raw_keys_give_the_masks_of_typed_keys():
-    np.testing.assert_array_equal(kept(jax.random.PRNGKey(5)), kept(jax.random.key(5)))
+def test_raw_keys_are_refused_and_wrapped_they_are_typed_keys():
+    raw = jax.random.PRNGKey(5)
+    with pytest.raises(ValueError, match=r"key is a uint32 array .* jax\.random\.wrap_key_data"):
+        kept(raw)
+    np.testing.assert_array_equal(kept(jax.random.wrap_key_data(raw)), kept(jax.random.key(5)))
 
 
-@pytest.mark.parametrize("kind", [jax.random.split, lambda key, n: jax.random.key_data(key)[None]])
-def test_an_array_of_keys_has_a_key_for_each_row(kind):
+@pytest.mark.parametrize("number", [1, 4])
+def test_an_array_of_keys_has_a_key_for_each_row(number):
     """The mask of a row, or of several consecutive rows, is that of their key alone."""
-    keys = kind(jax.random.key(5), 4)
+    keys = jax.random.split(jax.random.key(5), number)
     mask = kept(keys, (len(keys) * 3, 8, 7))
     np.testing.assert_array_equal(mask, np.concatenate([kept(key, (3, 8, 7)) for key in keys]))
     halves = layers.split(keys, 2)

@@ -45,10 +45,15 @@ def test_an_id_outside_the_vocabulary_has_no_class():
     np.testing.assert_array_equal(classes.sum(axis=-1), [0, 1, 1, 0])
 
 
-def test_an_id_outside_the_vocabulary_is_looked_up_as_zeros_or_as_nan(rng):
+def test_an_id_outside_the_vocabulary_is_refused_or_looked_up_as_zeros_or_nan(rng):
+    """A compiled function does not know the values and cannot raise."""
     table = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
-    assert np.all(embeddings.embed(jnp.array([5, 99]), table, "one_hot") == 0)
-    assert np.all(np.isnan(embeddings.embed(jnp.array([5, 99]), table, "gather")))
+    for method, lost in (("one_hot", lambda x: x == 0), ("gather", np.isnan)):
+        for wrong in (5, -1):
+            with pytest.raises(ValueError, match=f"ids holds {wrong}, but .* are 0 to 4"):
+                embeddings.embed(jnp.array([0, wrong]), table, method)
+        compiled = jax.jit(lambda ids, m=method: embeddings.embed(ids, table, m))
+        assert np.all(lost(compiled(jnp.array([5, 99]))))
 
 
 def test_logits_are_dot_products_in_float32(rng):

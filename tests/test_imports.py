@@ -31,8 +31,10 @@ LEVELS = [
     {"layers", "embeddings", "positions", "masks"},
     {"linear"},
     {"processes"},
-    {"params", "terminal", "hint", "run_folder"},
-    {"storage"},
+    {"params", "terminal", "run_folder"},
+    {"shapes"},
+    {"values"},
+    {"hint", "storage"},
 ]
 LEVEL = {package: i for i, packages in enumerate(LEVELS) for package in packages}
 

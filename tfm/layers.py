@@ -1,12 +1,14 @@
 """The parts of a layer around attention: norms, dropout, feed-forward, residual connection."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from tfm.linear import linear
 from tfm.params import Param, Tree, like, ones, xavier, zeros
+from tfm.shapes import Check
+from tfm.values import Values
 
 Norm = Literal["layer", "rms"]
 Activation = Literal["relu", "gelu", "swiglu"]
@@ -15,6 +17,9 @@ Placement = Literal["pre", "post", "deepnorm"]
 
 def norm_params(d_model: int, kind: Norm) -> Tree:
     """Scale, and for LayerNorm bias, of one norm."""
+    check = Values("norm_params")
+    check.counts(d_model=d_model)
+    check.choice(get_args(Norm), kind=kind)
     scale = {"scale": Param((d_model,), ("norm",), ones)}
     return scale if kind == "rms" else scale | {"bias": Param((d_model,), ("norm",), zeros)}
 
@@ -23,6 +28,10 @@ def layer_norm(
     x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, epsilon: float = 1e-5
 ) -> jax.Array:
     """(x - mean) / sqrt(var + ε) · scale + bias over the last axis, in float32 (Ba 2016)."""
+    check = Check("layer_norm")
+    check.floats("...D", x=x)
+    check.floats(scale_D=scale_D, bias_D=bias_D)
+    check.positive(epsilon=epsilon)
     x32 = x.astype(jnp.float32)
     centred = x32 - x32.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
@@ -32,6 +41,10 @@ def layer_norm(
 
 def rms_norm(x: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Array:
     """x / sqrt(mean(x²) + ε) · scale over the last axis, in float32 (Zhang & Sennrich 2019)."""
+    check = Check("rms_norm")
+    check.floats("...D", x=x)
+    check.floats(scale_D=scale_D)
+    check.positive(epsilon=epsilon)
     x32 = x.astype(jnp.float32)
     mean_square = jnp.square(x32).mean(axis=-1, keepdims=True)
     return (x32 * jax.lax.rsqrt(mean_square + epsilon) * like(scale_D, x32)).astype(x.dtype)
@@ -39,6 +52,9 @@ def rms_norm(x: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Arr
 
 def norm(params: Tree, x: jax.Array) -> jax.Array:
     """LayerNorm if the parameters hold a bias, RMSNorm if not."""
+    check = Check("norm")
+    check.floats("...D", x=x)
+    check.params(params, {"scale": "D", "bias?": "D"}, "norm_params")
     if "bias" in params:
         return layer_norm(x, params["scale"], params["bias"])
     return rms_norm(x, params["scale"])
@@ -52,9 +68,16 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     depend on how ``x`` is sharded. The same key gives the same mask.
 
     Args:
-      key: ``None`` turns dropout off, as in inference. An array [B] of keys has one key for each of
-        B equal parts of the first dimension: a row's mask then does not depend on other rows.
+      rate: 0 or more, less than 1.
+      key: ``None`` turns dropout off, as in inference; functions whose key need not be passed
+        refuse a rate without one. An array [B] of keys has one key for each of B equal parts of the
+        first dimension: a row's mask then does not depend on other rows.
     """
+    check = Check("dropout")
+    check.floats("...", x=x)
+    check.rate(rate=rate)
+    if key is not None:
+        check.key(key, rows=x.shape[0] if x.ndim else None)
     if key is None or rate == 0.0:
         return x
     if _is_array_of_keys(key):
@@ -91,19 +114,25 @@ def _mix(x: jax.Array, seed: jax.Array | int = 0) -> jax.Array:
 
 def split(key: jax.Array | None, n: int) -> list[jax.Array | None]:
     """``n`` keys from one, or n arrays of keys from an array; ``None`` (no dropout) gives Nones."""
+    check = Check("split")
+    check.counts(n=n)
     if key is None:
         return [None] * n
+    check.key(key, rows=key.size if hasattr(key, "size") else None)
     one = lambda key: jax.random.split(key, n)  # noqa: E731
     return list(jax.vmap(one, out_axes=1)(key) if _is_array_of_keys(key) else one(key))
 
 
 def _is_array_of_keys(key: jax.Array) -> bool:
-    """Whether ``key`` has a batch axis; keys may be typed or raw."""
-    return jax.random.key_data(key).ndim > 1
+    """Whether ``key`` has a batch axis."""
+    return key.ndim > 0
 
 
 def feed_forward_params(d_model: int, d_ff: int, activation: Activation) -> Tree:
     """Two matrices with biases; SwiGLU has a third, the gate, and as in its paper no biases."""
+    check = Values("feed_forward_params")
+    check.counts(d_model=d_model, d_ff=d_ff)
+    check.choice(get_args(Activation), activation=activation)
     up = Param((d_model, d_ff), ("embed", "mlp"), xavier())
     down = Param((d_ff, d_model), ("mlp", "embed"), xavier())
     if activation == "swiglu":
@@ -127,8 +156,15 @@ def feed_forward(
     """act(x W₁ + b₁) W₂ + b₂ at every position (Vaswani 2017, §3.3).
 
     SwiGLU is (silu(x W_gate) · x W_up) W_down (Shazeer 2020, eq. 6). ``dropout_rate`` acts on the
-    activation. Returns [B,T,D].
+    activation, and needs a key. Returns [B,T,D].
     """
+    check = Check("feed_forward")
+    check.choice(get_args(Activation), activation=activation)
+    check.floats(x_BTD=x_BTD)
+    gated = activation == "swiglu"
+    leaves = {"up": "DF", "down": "FD", "gate" if gated else "up_bias": "DF" if gated else "F"}
+    check.params(params, leaves | {"down_bias?": "D"}, "feed_forward_params")
+    check.dropout(dropout_rate, key, rows=x_BTD.shape[0])
     up_BTF = linear(x_BTD, params["up"].astype(x_BTD.dtype))
     if activation == "swiglu":
         hidden_BTF = jax.nn.silu(linear(x_BTD, params["gate"].astype(x_BTD.dtype))) * up_BTF
@@ -151,6 +187,7 @@ class DeepNorm(NamedTuple):
 
 def deepnorm(encoder_layers: int, decoder_layers: int) -> dict[str, DeepNorm]:
     """DeepNorm's constants for an encoder-decoder of N and M layers (Wang 2022, §2.2, figure 2)."""
+    Values("deepnorm").counts(encoder_layers=encoder_layers, decoder_layers=decoder_layers)
     N, M = encoder_layers, decoder_layers
     both = (N**4 * M) ** (1 / 16)
     return {
@@ -161,6 +198,10 @@ def deepnorm(encoder_layers: int, decoder_layers: int) -> dict[str, DeepNorm]:
 
 def pre_norm(params: Tree, x_BTD: jax.Array, placement: Placement) -> jax.Array:
     """The input of a sublayer: norm(x) if ``placement`` is pre, else x."""
+    check = Check("pre_norm")
+    check.floats(x_BTD=x_BTD)
+    check.choice(get_args(Placement), placement=placement)
+    check.params(params, {"scale": "D", "bias?": "D"}, "norm_params")
     return norm(params, x_BTD) if placement == "pre" else x_BTD
 
 
@@ -178,12 +219,19 @@ def add_norm(
 
     pre: x + y (Xiong 2020), which trains without a long warm-up and needs one more norm at the end
     of the stack; post: norm(x + y) (Vaswani 2017, §3.1); deepnorm: norm(α x + y) (Wang 2022),
-    post-norm for stacks of any depth. Dropout acts on y.
+    post-norm for stacks of any depth. Dropout acts on y, and needs a key.
 
     Args:
       params: of the sublayer's norm.
       alpha: of deepnorm.
     """
+    check = Check("add_norm")
+    check.floats(x_BTD=x_BTD)
+    check.floats(y_BTD=y_BTD)
+    check.choice(get_args(Placement), placement=placement)
+    check.params(params, {"scale": "D", "bias?": "D"}, "norm_params")
+    check.positive(alpha=alpha)
+    check.dropout(dropout_rate, key, rows=x_BTD.shape[0])
     shortcut_BTD = alpha * x_BTD if placement == "deepnorm" else x_BTD
     x_BTD = shortcut_BTD + dropout(y_BTD, dropout_rate, key)
     return x_BTD if placement == "pre" else norm(params, x_BTD)

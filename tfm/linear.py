@@ -14,11 +14,18 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from tfm.shapes import Check
+
 _linear_p = Primitive("linear")
 
 
 def linear(x: jax.Array, weight_DF: jax.Array) -> jax.Array:
     """x W over the last axis: [...,D] → [...,F]; both of one dtype."""
+    check = Check("linear")
+    check.floats("...D", x=x)
+    check.floats(weight_DF=weight_DF)
+    if x.dtype != weight_DF.dtype:
+        raise check.error(f"x is {x.dtype} and weight_DF {weight_DF.dtype}; cast one of them")
     return _linear_p.bind(x, weight_DF)
 
 
@@ -28,24 +35,7 @@ def saveable(primitive: Any, *avals: Any, **parameters: Any) -> bool:
     return primitive is _linear_p or dots(primitive, *avals, **parameters)
 
 
-def _check(x: Any, weight: Any) -> None:
-    if weight.ndim != 2 or x.shape[-1:] != weight.shape[:1] or x.dtype != weight.dtype:
-        raise ValueError(
-            f"linear: {x.dtype} inputs of shape {x.shape} do not fit a {weight.dtype} weight of "
-            f"shape {weight.shape}: want [...,D] and [D,F] of one dtype"
-        )
-
-
-_product = jax.jit(jnp.matmul)
-
-
-def _compute(x: jax.Array, weight_DF: jax.Array) -> jax.Array:
-    _check(x, weight_DF)
-    return _product(x, weight_DF)
-
-
 def _result(x: Any, weight: Any) -> Any:
-    _check(x, weight)
     return x.update(shape=(*x.shape[:-1], weight.shape[1]))
 
 
@@ -67,7 +57,7 @@ def _batched(arguments: Sequence[jax.Array], axes: Sequence[int | None]) -> tupl
     return jax.vmap(jnp.matmul, in_axes=tuple(axes))(x, weight), 0
 
 
-_linear_p.def_impl(_compute)
+_linear_p.def_impl(jax.jit(jnp.matmul))
 _linear_p.def_abstract_eval(_result)
 ad.defbilinear(_linear_p, _gradient_of_x, _gradient_of_weight)
 batching.primitive_batchers[_linear_p] = _batched

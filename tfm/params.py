@@ -7,13 +7,16 @@ stacking and listing them is one tree_map each.
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
+
+from tfm.shapes import Check
+from tfm.values import Values, shown
 
 Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array
 Tree = Any  # a nested dict whose leaves are Param, arrays or ShapeDtypeStructs
@@ -34,8 +37,14 @@ class Param:
     init: Initializer
 
     def __post_init__(self) -> None:
+        check = Values("Param")
+        for name in ("shape", "axes"):
+            check.instance(tuple, **{name: getattr(self, name)})
+        check.counts(**{f"shape[{i}]": size for i, size in enumerate(self.shape)})
+        check.instance(str, **{f"axes[{i}]": axis for i, axis in enumerate(self.axes)})
+        check.function_of("(key, shape, dtype) → array", init=self.init)
         if len(self.shape) != len(self.axes):
-            raise ValueError(f"Param: shape {self.shape} and axes {self.axes} differ in length")
+            raise check.error(f"shape {self.shape} and axes {self.axes} differ in length")
 
 
 def xavier(inputs: int | Sequence[int] = 0, outputs: int | Sequence[int] = -1) -> Initializer:
@@ -57,11 +66,21 @@ def is_param(x: Any) -> bool:
     return isinstance(x, Param)
 
 
-def _map(f: Callable[[str, Param], Any], declaration: Tree) -> Tree:
+def _map(function: str, f: Callable[[str, Param], Any], declaration: Tree) -> Tree:
     """tree_map over a declaration of ``f(path, param)``; a path is like "encoder/layers/q"."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, p: f("/".join(k.key for k in path), p), declaration, is_leaf=is_param
-    )
+
+    def leaf(path: tuple, p: Any) -> Any:
+        if not is_param(p) or not all(isinstance(k, jax.tree_util.DictKey) for k in path):
+            where = jax.tree_util.keystr(path)
+            raise Values(function).error(
+                f"declaration{where} is {shown(p)}; a declaration is a nested dict of Param"
+            )
+        return f("/".join(k.key for k in path), p)
+
+    def is_leaf(x: Any) -> bool:
+        return not isinstance(x, Mapping)
+
+    return jax.tree_util.tree_map_with_path(leaf, declaration, is_leaf=is_leaf)
 
 
 def init(key: jax.Array, declaration: Tree, dtype: Any = jnp.float32) -> Tree:
@@ -69,22 +88,26 @@ def init(key: jax.Array, declaration: Tree, dtype: Any = jnp.float32) -> Tree:
 
     Each leaf's key is ``key`` with its path folded in, so adding or removing a parameter does not
     change the initial values of the others.
+
+    Args:
+      key: of ``jax.random.key``.
     """
+    Check("init").key(key)
 
     def draw(path: str, p: Param) -> jax.Array:
         return p.init(jax.random.fold_in(key, zlib.crc32(path.encode())), p.shape, dtype)
 
-    return _map(draw, declaration)
+    return _map("init", draw, declaration)
 
 
 def abstract(declaration: Tree, dtype: Any = jnp.float32) -> Tree:
     """Shapes and dtypes without arrays, for ``jax.eval_shape``, lowering and restoring."""
-    return _map(lambda _, p: jax.ShapeDtypeStruct(p.shape, dtype), declaration)
+    return _map("abstract", lambda _, p: jax.ShapeDtypeStruct(p.shape, dtype), declaration)
 
 
 def axes(declaration: Tree) -> Tree:
     """The logical axes of every leaf, for sharding rules."""
-    return _map(lambda _, p: p.axes, declaration)
+    return _map("axes", lambda _, p: p.axes, declaration)
 
 
 def stack(declaration: Tree, layers: int) -> Tree:
@@ -92,6 +115,7 @@ def stack(declaration: Tree, layers: int) -> Tree:
 
     Every layer has its own key, so layer i has the same initial values at any depth.
     """
+    Values("stack").counts(layers=layers)
 
     def stacked(p: Param) -> Param:
         def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -100,29 +124,44 @@ def stack(declaration: Tree, layers: int) -> Tree:
 
         return Param((layers, *p.shape), ("layers", *p.axes), draw)
 
-    return _map(lambda _, p: stacked(p), declaration)
+    return _map("stack", lambda _, p: stacked(p), declaration)
 
 
 def unstack(tree: Tree, layers: int) -> list[Tree]:
     """The inverse of ``stack`` for arrays: a list with one tree for each layer."""
+    check = Values("unstack")
+    check.counts(layers=layers)
+    for path, x in jax.tree.leaves_with_path(tree):
+        if getattr(x, "shape", ())[:1] != (layers,):
+            raise check.error(
+                f"tree{jax.tree_util.keystr(path)} is {shown(x)}; its first dimension must be the "
+                f"{layers} layers"
+            )
     return [jax.tree.map(lambda x: x[i], tree) for i in range(layers)]  # noqa: B023
 
 
 def like(weight: jax.Array, x: jax.Array) -> jax.Array:
     """A bias or scale in the dtype of ``x``, broadcast to its shape: [D] → [...,D]."""
+    check = Check("like")
+    check.floats("...", weight=weight, x=x)
+    if x.shape[x.ndim - weight.ndim :] != weight.shape:
+        raise check.error(
+            f"weight has shape {weight.shape}, but x ends with other dimensions: {x.shape}"
+        )
     return jnp.broadcast_to(weight.astype(x.dtype), x.shape)
 
 
 def count(declaration: Tree) -> int:
     """The number of scalars."""
-    leaves = jax.tree.leaves(declaration, is_leaf=is_param)
-    return sum(math.prod(p.shape) for p in leaves)
+    sizes = _map("count", lambda _, p: math.prod(p.shape), declaration)
+    return sum(jax.tree.leaves(sizes))
 
 
 def table(declaration: Tree) -> str:
     """One line for each parameter: path, shape, logical axes, count; then the total."""
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     _map(
+        "table",
         lambda path, p: rows.append(
             (path, "x".join(map(str, p.shape)), " ".join(p.axes), f"{math.prod(p.shape):,}")
         ),

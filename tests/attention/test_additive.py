@@ -70,7 +70,8 @@ def test_a_soft_cap_keeps_scores_and_bias_within_it(arrays):
 def test_dropout_needs_a_key_and_is_that_of_attend(arrays):
     """Weights are returned as they are before dropout; the output is the mean by what is left."""
     out, weights = additive(*arrays, return_weights=True)
-    np.testing.assert_array_equal(additive(*arrays, dropout_rate=0.5), out)
+    with pytest.raises(ValueError, match=r"dropout_rate is 0\.5, but key is None"):
+        additive(*arrays, dropout_rate=0.5)
     dropped, same = additive(*arrays, dropout_rate=0.5, key=jax.random.key(0), return_weights=True)
     np.testing.assert_array_equal(same, weights)
     kept = layers.dropout(weights, 0.5, jax.random.key(0))

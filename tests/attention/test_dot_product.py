@@ -162,7 +162,8 @@ def test_dropout_acts_on_the_weights(qkv):
     assert abs(gone.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / gone.size)
     np.testing.assert_array_equal(run(jax.random.key(1))[0], out)
     assert np.mean((run(jax.random.key(2))[0][..., :S] == 0) == gone) < 0.7
-    np.testing.assert_allclose(run(None)[0][..., :S], weights, atol=1e-6)
+    with pytest.raises(ValueError, match=r"dropout_rate is 0\.25, but key is None"):
+        run(None)
 
 
 def test_heads_that_do_not_divide_are_an_error(qkv):

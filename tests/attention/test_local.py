@@ -90,7 +90,8 @@ def test_it_takes_scale_and_dropout_as_attend_does(qkv):
     got = local(*qkv, window=T, segments_BT=SEGMENTS, scale=0.3)
     np.testing.assert_allclose(got, expected, atol=2e-6)
     drop = lambda key: local(*qkv, window=2, dropout_rate=0.5, key=key)  # noqa: E731
-    np.testing.assert_array_equal(drop(None), local(*qkv, window=2))
+    with pytest.raises(ValueError, match=r"dropout_rate is 0\.5, but key is None"):
+        drop(None)
     np.testing.assert_array_equal(drop(jax.random.key(0)), drop(jax.random.key(0)))
     assert np.abs(drop(jax.random.key(0)) - drop(jax.random.key(1))).max() > 0.1
 

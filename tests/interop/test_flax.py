@@ -132,6 +132,7 @@ def test_linen_weights_are_those_of_params_init(x):
     )  # the key that Linen derives for a module at this path
     drawn = linen.unbox(model.init(jax.random.key(7), x))
     same(drawn["params"]["weights"], params.init(key, DECLARATION, jnp.bfloat16))
+    same(linen.unbox(model.init(jax.random.PRNGKey(7), x)), drawn)
 
 
 def test_nnx_weights_are_those_of_params_init():
@@ -230,7 +231,9 @@ def test_dropout_key_is_an_argument(x, draw):
     np.testing.assert_allclose(one, expected, atol=1e-6)
     np.testing.assert_allclose(piece(x, rate=0.5, key=jax.random.key(1)), expected, atol=1e-6)
     assert np.abs(one - two).max() > 0.01
-    np.testing.assert_allclose(piece(x, rate=0.5), attend(weights, x), atol=1e-6)
+    np.testing.assert_allclose(piece(x), attend(weights, x), atol=1e-6)
+    with pytest.raises(ValueError, match="key is None"):
+        piece(x, rate=0.5)
 
 
 def test_a_declaration_may_be_one_param_or_none():

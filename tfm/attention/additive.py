@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from tfm.attention.dot_product import group_size, heads_first, weighted_values
+from tfm.attention.dot_product import check_scores, heads_first, weighted_values
 from tfm.params import Param, xavier
+from tfm.shapes import Check
 
 
 def additive_params(heads: int, head_dim: int) -> Param:
     """The vector v of every head."""
+    Check("additive_params").counts(heads=heads, head_dim=head_dim)
     return Param((heads, head_dim), ("heads", "head_dim"), xavier(1, 0))
 
 
@@ -38,6 +40,9 @@ def additive(
     Returns:
       [B,T,N,H]; with ``return_weights`` also [B,N,T,S].
     """
+    check = Check("additive")
+    check.floats(q_BTNH=q_BTNH, k_BSKH=k_BSKH, v_BSKH=v_BSKH, weight_NH=weight_NH)
+    check_scores(check, mask=mask, bias=bias, soft_cap=soft_cap, dropout_rate=dropout_rate, key=key)
     out_BNTH, weights_BNTS = additive_heads_first(
         *heads_first(q_BTNH, k_BSKH, v_BSKH),
         weight_NH,
@@ -64,6 +69,9 @@ def additive_heads_first(
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """``additive`` for arrays with heads before time: ([B,N,T,H], weights [B,N,T,S])."""
+    check = Check("additive_heads_first")
+    check.floats(q_BNTH=q_BNTH, k_BKSH=k_BKSH, v_BKSH=v_BKSH, weight_NH=weight_NH)
+    check_scores(check, mask=mask, bias=bias, soft_cap=soft_cap, dropout_rate=dropout_rate, key=key)
     out_BNTH, weights_BNTS = weighted_values(
         additive_scores(q_BNTH, k_BKSH, weight_NH),
         v_BKSH,
@@ -76,12 +84,19 @@ def additive_heads_first(
     return out_BNTH.astype(q_BNTH.dtype), weights_BNTS
 
 
-@jax.checkpoint
 def additive_scores(q_BNTH: jax.Array, k_BKSH: jax.Array, weight_NH: jax.Array) -> jax.Array:
     """wᵀ tanh(q + k): [B,N,T,S] float32."""
+    check = Check("additive_scores")
+    check.floats(q_BNTH=q_BNTH, k_BKSH=k_BKSH, weight_NH=weight_NH)
+    check.heads()
+    return _scores(q_BNTH, k_BKSH, weight_NH)
+
+
+@jax.checkpoint
+def _scores(q_BNTH: jax.Array, k_BKSH: jax.Array, weight_NH: jax.Array) -> jax.Array:
     B, N, T, H = q_BNTH.shape
     K, S = k_BKSH.shape[1:3]
-    G = group_size(N, K)
+    G = N // K
     q = q_BNTH.astype(jnp.float32).reshape(B, K, G, T, 1, H)
     k = k_BKSH.astype(jnp.float32).reshape(B, K, 1, 1, S, H)
     weight = weight_NH.astype(jnp.float32).reshape(1, K, G, 1, 1, H)

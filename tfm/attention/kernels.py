@@ -5,13 +5,15 @@ kernel for TPUs that comes with JAX. ``choose`` says which one runs on a device 
 """
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tfm import masks
+from tfm.shapes import Check
+from tfm.values import Values, kind_of
 
 Implementation = Literal["auto", "xla", "cudnn", "splash"]
 
@@ -32,6 +34,9 @@ _NEEDS = {
 
 def unable(kernel: str, needs: Collection[str]) -> str | None:
     """Why a kernel cannot compute what attention needs, on any device; ``None`` if it can."""
+    check = Values("unable")
+    check.choice(_KERNELS, kernel=kernel)
+    check.choices(_NEEDS, needs=needs)
     able = _KERNELS[kernel][1]
     missing = [reason for need, reason in _NEEDS.items() if need in needs and need not in able]
     return f"{kernel} {missing[0]}" if missing else None
@@ -58,6 +63,13 @@ def choose(
     Raises:
       ValueError: a kernel was asked for by name, and cannot run here; the message says why.
     """
+    check = Values("choose")
+    check.choice(get_args(Implementation), asked=asked)
+    check.counts(head_dim=head_dim, queries=queries, keys=keys)
+    check.choices(_NEEDS, needs=needs)
+    check.instance(str, platform=platform)
+    if kind_of(dtype) != "float":
+        raise check.error(f"dtype is {dtype}; it must be a float dtype")
     if asked == "xla":
         return "xla", "as asked"
     kernels = [asked] if asked != "auto" else [k for k in _KERNELS if _KERNELS[k][0] == platform]
@@ -119,6 +131,9 @@ def flash(
     Args:
       bias: [1,N,T,S].
     """
+    check = _check_arrays("flash", q_BNTH, k_BKSH, v_BKSH, query_segments_BT, key_segments_BS)
+    check.bias(bias)
+    check.choice(("cudnn", "xla"), implementation=implementation)
     mask = masks.segment(query_segments_BT, key_segments_BS)
     if causal:
         mask &= masks.causal(*mask.shape[2:])
@@ -151,6 +166,11 @@ def splash(
     Args:
       interpret: run the kernel in Pallas's interpreter, on any device, slowly.
     """
+    check = _check_arrays("splash", q_BNTH, k_BKSH, v_BKSH, query_segments_BT, key_segments_BS)
+    check.not_negative(soft_cap=soft_cap)
+    for letter in "TS":
+        if not check.size(letter) or check.size(letter) % 128:
+            raise check.error(f"{letter} is {check.size(letter)}; it must be a multiple of 128")
     from jax.experimental.pallas.ops.tpu import splash_attention as pallas
 
     (_, N, T, H), S = q_BNTH.shape, k_BKSH.shape[2]
@@ -174,3 +194,18 @@ def splash(
     seen_BT = (query_segments_BT[:, :, None] == key_segments_BS[:, None, :]).any(axis=-1)
     real_BT = (query_segments_BT != 0) & seen_BT
     return jnp.where(real_BT[:, None, :, None], out_BNTH, 0.0).astype(q_BNTH.dtype)
+
+
+def _check_arrays(
+    function: str,
+    q_BNTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    query_segments_BT: jax.Array,
+    key_segments_BS: jax.Array,
+) -> Check:
+    check = Check(function)
+    check.floats(q_BNTH=q_BNTH, k_BKSH=k_BKSH, v_BKSH=v_BKSH)
+    check.heads()
+    check.ints(query_segments_BT=query_segments_BT, key_segments_BS=key_segments_BS)
+    return check

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tfm.attention.dot_product import group_size, heads_first
+from tfm.attention.dot_product import check_one_sequence, heads_first
 from tfm.positions import Rotation
+from tfm.shapes import Check
 
 
 def features(x: jax.Array) -> jax.Array:
     """φ(x) = elu(x) + 1 (Katharopoulos 2020, eq. 7), in float32."""
+    Check("features").floats("...", x=x)
     return jax.nn.elu(x.astype(jnp.float32)) + 1.0
 
 
@@ -31,7 +33,7 @@ def linear(
     """Σ (φ(q)·φ(k)) v / Σ φ(q)·φ(k) over the keys of the segment, or those up to the query.
 
     It forms neither scores nor weights, so it takes no mask, bias, scale, soft cap or dropout. To
-    see the weights, pass ``jnp.eye(T)`` as the values of every head.
+    see the weights, pass ``jnp.eye(T)`` as the values of every head: their width may be any.
 
     Args:
       segments_BT: 0 = padding, which gives zeros; ``None`` is one sentence a row.
@@ -44,15 +46,15 @@ def linear(
       [B,T,N,H] in q's dtype.
 
     Raises:
-      ValueError: queries and keys differ in number.
+      ValueError: an argument of another rank, dtype or shape; queries and keys differ in number.
     """
-    if q_BTNH.shape[1] != k_BTKH.shape[1]:
-        raise ValueError(
-            f"linear attention is self-attention, got {q_BTNH.shape[1]} queries and "
-            f"{k_BTKH.shape[1]} keys: use attend between two sequences"
-        )
+    check = Check("linear")
+    check.floats(q_BTNH=q_BTNH)
+    check.floats("BSKH", k_BTKH=k_BTKH)
+    check.floats("BSKV", v_BTKH=v_BTKH)
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
+    _check_linear(check, segments_BT, rotate, chunk)
     out_BNTH = linear_heads_first(
         *heads_first(q_BTNH, k_BTKH, v_BTKH),
         segments_BT,
@@ -74,6 +76,11 @@ def linear_heads_first(
     chunk: int = 64,
 ) -> jax.Array:
     """``linear`` for arrays with heads before time: [B,N,T,H]."""
+    check = Check("linear_heads_first")
+    check.floats(q_BNTH=q_BNTH)
+    check.floats("BKSH", k_BKTH=k_BKTH)
+    check.floats("BKSV", v_BKTH=v_BKTH)
+    _check_linear(check, segments_BT, rotate, chunk)
     real_BT1 = (segments_BT != 0)[:, None, :, None]
     q, k = features(q_BNTH), jnp.where(real_BT1, features(k_BKTH), 0.0)
     v = v_BKTH.astype(jnp.float32)
@@ -97,6 +104,17 @@ def linear_heads_first(
     return _ratio(numerator, denominator).astype(q_BNTH.dtype)
 
 
+def _check_linear(
+    check: Check, segments_BT: jax.Array, rotate: Rotation | None, chunk: int
+) -> None:
+    check.heads()
+    check_one_sequence(check)
+    check.ints(segments_BT=segments_BT)
+    check.counts(chunk=chunk)
+    if rotate is not None:
+        check.function_of("[B,N,T,H] → the same shape", rotate=rotate)
+
+
 def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     """Zero, with zero gradients, where there was no key."""
     any_key = denominator > 0
@@ -118,7 +136,7 @@ def _causal_sums(
     Σ k vᵀ, which is reset where the segment changes.
     """
     (B, N, T, H), K = q_BNTH.shape, k_BKTH.shape[1]
-    G, V = group_size(N, K), v_BKTV.shape[-1]
+    G, V = N // K, v_BKTV.shape[-1]
     size = min(chunk, T)
     count = -(-T // size)
     past = jnp.tri(size, k=0 if inclusive else -1, dtype=bool)[None]
@@ -164,12 +182,18 @@ class State(NamedTuple):
 
 def empty_state(batch: int, kv_heads: int, hypotheses: int, head_dim: int) -> State:
     """The state before the first step: zeros, float32."""
+    Check("empty_state").counts(
+        batch=batch, kv_heads=kv_heads, hypotheses=hypotheses, head_dim=head_dim
+    )
     kv = jnp.zeros((batch, kv_heads, hypotheses, head_dim, head_dim), jnp.float32)
     return State(kv, kv[..., 0])
 
 
 def reorder_state(state: State, parents_BR: jax.Array) -> State:
     """Gives every hypothesis the state of its parent."""
+    check = _check_state("reorder_state", state)
+    check.ints(parents_BR=parents_BR)
+    check.within(check.size("R"), "the hypotheses", parents_BR=parents_BR)
     parents = parents_BR[:, None, :, None]
     return State(
         kv=jnp.take_along_axis(state.kv, parents[..., None], axis=2),
@@ -181,6 +205,8 @@ def update_state(
     state: State, k_BKRH: jax.Array, v_BKRH: jax.Array, rotate: Rotation | None = None
 ) -> State:
     """Adds one token to every hypothesis (Katharopoulos 2020, eqs. 18 and 19)."""
+    check = _check_state("update_state", state, rotate)
+    check.floats(k_BKRH=k_BKRH, v_BKRH=v_BKRH)
     k = features(k_BKRH)
     rotated = k if rotate is None else rotate(k)
     return State(
@@ -191,6 +217,9 @@ def update_state(
 
 def attend_state(state: State, q_BNRH: jax.Array, rotate: Rotation | None = None) -> jax.Array:
     """The output for one query of every hypothesis (Katharopoulos 2020, eq. 20): [B,N,R,H]."""
+    check = _check_state("attend_state", state, rotate)
+    check.floats(q_BNRH=q_BNRH)
+    check.heads()
     (B, N, R, H), K = q_BNRH.shape, state.k.shape[1]
     q = features(q_BNRH)
     q_BKGRH, rotated_BKGRH = (
@@ -199,3 +228,15 @@ def attend_state(state: State, q_BNRH: jax.Array, rotate: Rotation | None = None
     numerator = jnp.einsum("bkgrh,bkrhv->bkgrv", rotated_BKGRH, state.kv)
     denominator = jnp.einsum("bkgrh,bkrh->bkgr", q_BKGRH, state.k)[..., None]
     return _ratio(numerator, denominator).reshape(B, N, R, H).astype(q_BNRH.dtype)
+
+
+def _check_state(function: str, state: State, rotate: Rotation | None = None) -> Check:
+    check = Check(function)
+    check.instance(State, state=state)
+    check.floats("BKRH", **{"state.k": state.k})
+    H, name = check.sizes["H"]
+    check.sizes["V"] = H, name
+    check.floats("BKRHV", **{"state.kv": state.kv})
+    if rotate is not None:
+        check.function_of("[B,N,R,H] → the same shape", rotate=rotate)
+    return check

@@ -4,12 +4,20 @@ The sequence is divided into blocks as long as the window W. The queries of a bl
 their own and the neighbouring blocks, so T·3W scores are computed instead of T·T.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from tfm import masks
-from tfm.attention.dot_product import attend_heads_first, heads_first
+from tfm.attention.dot_product import (
+    attend_heads_first,
+    check_one_sequence,
+    check_scores,
+    heads_first,
+)
 from tfm.positions import Distances, Relative, consecutive
+from tfm.shapes import Check
 
 
 def local(
@@ -43,15 +51,26 @@ def local(
       [B,T,N,H].
 
     Raises:
-      ValueError: queries and keys differ in number.
+      ValueError: an argument of another rank, dtype or shape; queries and keys differ in number.
     """
-    if q_BTNH.shape[1] != k_BTKH.shape[1]:
-        raise ValueError(
-            f"local attention is self-attention, got {q_BTNH.shape[1]} queries and "
-            f"{k_BTKH.shape[1]} keys: use attend between two sequences"
-        )
+    check = Check("local")
+    check.floats(q_BTNH=q_BTNH)
+    check.floats("BSKH", k_BTKH=k_BTKH, v_BTKH=v_BTKH)
+    check_one_sequence(check)
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
+    check.ints(segments_BT=segments_BT)
+    _check_blocks(
+        check,
+        window,
+        causal,
+        bias=bias,
+        relative=relative,
+        scale=scale,
+        soft_cap=soft_cap,
+        dropout_rate=dropout_rate,
+        key=key,
+    )
     out_BNTH = local_heads_first(
         *heads_first(q_BTNH, k_BTKH, v_BTKH),
         segments_BT,
@@ -69,12 +88,18 @@ def local(
 
 def block_distances(length: int, window: int, causal: bool = False) -> Distances:
     """The distances between the W queries of a block and the 2W or 3W keys that it sees."""
+    Check("block_distances").counts(length=length, window=window)
     width = min(window, length)
     return consecutive(width, (2 if causal else 3) * width, offset=width)
 
 
 def fold_blocks(x: jax.Array, window: int, axis: int = 1) -> jax.Array:
     """[B,..T..] → [B·C,..W..]: each of the C blocks of axis T becomes an element of the batch."""
+    check = Check("fold_blocks")
+    check.arrays(("float", "int", "bool"), "...", x=x)
+    check.counts(window=window, axis=axis)
+    if x.ndim <= axis:
+        raise check.error(f"x has shape {x.shape}; it must have an axis {axis}")
     blocks = _blocks(x, window, axis)
     return blocks.reshape(-1, *blocks.shape[2:])
 
@@ -95,6 +120,22 @@ def local_heads_first(
     key: jax.Array | None = None,
 ) -> jax.Array:
     """``local`` for arrays with heads before time: [B,N,T,H]."""
+    check = Check("local_heads_first")
+    check.floats(q_BNTH=q_BNTH)
+    check.floats("BKSH", k_BKTH=k_BKTH, v_BKTH=v_BKTH)
+    check_one_sequence(check)
+    check.ints(segments_BT=segments_BT)
+    _check_blocks(
+        check,
+        window,
+        causal,
+        bias=bias,
+        relative=relative,
+        scale=scale,
+        soft_cap=soft_cap,
+        dropout_rate=dropout_rate,
+        key=key,
+    )
     B, N, T, H = q_BNTH.shape
     W = min(window, T)
     C = -(-T // W)
@@ -126,6 +167,17 @@ def local_heads_first(
     )
     out_BNCWH = jnp.moveaxis(out.reshape(B, C, N, W, H), 1, 2)
     return out_BNCWH.reshape(B, N, C * W, H)[:, :, :T]
+
+
+def _check_blocks(check: Check, window: int, causal: bool, **scores: Any) -> None:
+    """Checks what acts on the scores of a block."""
+    check.counts(window=window)
+    B, T = check.size("B"), check.size("T")
+    W = min(window, T)
+    check.sizes["B"] = B * -(-T // W), "the blocks of all rows"
+    check.sizes["T"] = W, "a block"
+    check.sizes["S"] = (2 if causal else 3) * W, "what a block sees"
+    check_scores(check, **scores)
 
 
 def _blocks(x: jax.Array, window: int, axis: int) -> jax.Array:

@@ -5,8 +5,13 @@ from typing import NamedTuple
 import jax
 
 from tfm import layers
-from tfm.attention.dot_product import attend_heads_first
+from tfm.attention.dot_product import attend_heads_first, check_scores
 from tfm.params import Param, Tree, like, ones, xavier, zeros
+from tfm.shapes import Check
+
+_QUERIES = {"q/w": "DNH", "q/b?": "NH", "q_norm/scale?": "H"}
+_KEYS_VALUES = {"k/w": "DKH", "k/b?": "KH", "v/w": "DKH", "v/b?": "KH", "k_norm/scale?": "H"}
+_OUTPUT = {"out/w": "NHE", "out/b?": "E"}  # E is D in a Transformer, where a residual adds them
 
 
 class KeyValue(NamedTuple):
@@ -19,7 +24,14 @@ class KeyValue(NamedTuple):
 def attention_params(
     d_model: int, heads: int, kv_heads: int, head_dim: int, bias: bool, qk_norm: bool = False
 ) -> Tree:
-    """The four projections of one attention block, and the scales of its query-key norm."""
+    """The four projections of one attention block, and the scales of its query-key norm.
+
+    Raises:
+      ValueError: a size below 1; N is not a multiple of K.
+    """
+    check = Check("attention_params", N=(heads, "heads"), K=(kv_heads, "kv_heads"))
+    check.counts(d_model=d_model, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+    check.heads()
 
     def project(n: int, name: str) -> Tree:
         weight = Param((d_model, n, head_dim), ("embed", name, "head_dim"), xavier(0, (1, 2)))
@@ -54,12 +66,18 @@ def queries(params: Tree, x_BTD: jax.Array) -> jax.Array:
     With a query-key norm, an RMSNorm is applied to each head's queries and keys (Dehghani 2023, §2,
     with RMSNorm for LayerNorm), which bounds the scores whatever the size of the projections.
     """
+    check = Check("queries")
+    check.floats(x_BTD=x_BTD)
+    check.params(params, _QUERIES, "attention_params")
     q_BNTH = _project(params["q"], x_BTD)
     return layers.rms_norm(q_BNTH, params["q_norm"]["scale"]) if "q_norm" in params else q_BNTH
 
 
 def keys_values(params: Tree, x_BSD: jax.Array) -> KeyValue:
     """Projected keys and values: [B,S,D] → [B,K,S,H] each."""
+    check = Check("keys_values")
+    check.floats(x_BSD=x_BSD)
+    check.params(params, _KEYS_VALUES, "attention_params")
     k_BKSH, v_BKSH = _project(params["k"], x_BSD), _project(params["v"], x_BSD)
     if "k_norm" in params:
         k_BKSH = layers.rms_norm(k_BKSH, params["k_norm"]["scale"])
@@ -68,6 +86,9 @@ def keys_values(params: Tree, x_BSD: jax.Array) -> KeyValue:
 
 def output(params: Tree, heads_BNTH: jax.Array) -> jax.Array:
     """The output projection of all heads: [B,N,T,H] → [B,T,D]."""
+    check = Check("output")
+    check.floats(heads_BNTH=heads_BNTH)
+    check.params(params, _OUTPUT, "attention_params")
     B, N, T, H = heads_BNTH.shape
     heads_BTF = heads_BNTH.swapaxes(1, 2).reshape(B, T, N * H)
     weight_FD = params["out"]["w"].reshape(N * H, -1).astype(heads_BNTH.dtype)
@@ -94,9 +115,18 @@ def multi_head(
     encoder's output, for cached decoding the KV cache. Other variants of attention put their own
     function between ``queries`` and ``output``.
 
+    Args:
+      mask, bias, dropout_rate, key: as in ``attend``.
+
     Returns:
       [B,T,D]; with ``return_weights`` also [B,N,T,S].
     """
+    check = Check("multi_head")
+    check.instance(KeyValue, kv=kv)
+    check.floats(x_BTD=x_BTD)
+    check.params(params, _QUERIES | _OUTPUT, "attention_params")
+    check.floats("BKSH", **{"kv.k": kv.k, "kv.v": kv.v})
+    check_scores(check, mask=mask, bias=bias, dropout_rate=dropout_rate, key=key)
     heads_BNTH, weights_BNTS = attend_heads_first(
         queries(params, x_BTD), *kv, mask=mask, bias=bias, dropout_rate=dropout_rate, key=key
     )

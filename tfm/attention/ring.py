@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tfm import masks
-from tfm.attention.dot_product import group_size
+from tfm.shapes import Check
 
 # Of an online softmax: Σ exp(s - max) v [B,N,T,H], Σ exp(s - max) [B,N,T], max s [B,N,T].
 Partial = tuple[jax.Array, jax.Array, jax.Array]
@@ -35,9 +35,30 @@ def ring(
       axis: of the mesh, over which T and S are sharded; call within ``jax.shard_map``.
       causal: hide later keys.
       soft_cap: as in ``attend``.
+
+    Raises:
+      ValueError: an argument of another rank, dtype or shape; no such axis.
     """
+    check = Check("ring")
+    check.floats(q_BNTH=q_BNTH, k_BKSH=k_BKSH, v_BKSH=v_BKSH)
+    check.ints("BT", query_segments_BT=query_segments_BT)
+    check.ints(key_segments_BS=key_segments_BS)
+    check.heads()
+    check.not_negative(soft_cap=soft_cap)
+    if causal and check.size("T") != check.size("S"):
+        raise check.error(
+            f"causal needs as many queries as keys on a device, got {check.size('T')} and "
+            f"{check.size('S')}"
+        )
+    check.instance(str, axis=axis)
+    try:
+        lax.axis_size(axis)
+    except NameError as error:
+        raise check.error(
+            f"axis is {axis!r}; it must be a mesh axis of the jax.shard_map around the call"
+        ) from error
     (B, N, T, H), (K, S) = q_BNTH.shape, k_BKSH.shape[1:3]
-    groups = group_size(N, K)
+    groups = N // K
     devices, here = lax.axis_size(axis), lax.axis_index(axis)
     positions_T = here * T + jnp.arange(T)
     q_BKRH = q_BNTH.reshape(B, K, groups * T, H)

@@ -9,8 +9,8 @@ one from Flax's random streams::
     declaration = attention.attention_params(64, 4, 4, 16, bias=True)
 
     def self_attention(params, x_BTD, *, key=None):
-        kv = attention.keys_values(params, x_BTD)
-        return attention.multi_head(params, x_BTD, kv, dropout_rate=0.1, key=key)
+        kv, rate = attention.keys_values(params, x_BTD), 0.0 if key is None else 0.1
+        return attention.multi_head(params, x_BTD, kv, dropout_rate=rate, key=key)
 
     to_linen(declaration, self_attention)(x_BTD, key=self.make_rng("dropout"))  # in @nn.compact
     self.attention = to_nnx(declaration, self_attention, rngs=rngs)  # in __init__ of a Module
@@ -60,7 +60,7 @@ class NNXPiece(nnx.Module):
     ) -> None:
         self.shapes = _shapes(declaration)
         self.function = function
-        arrays = init(rngs.params(), declaration, dtype)
+        arrays = init(_typed(rngs.params()), declaration, dtype)
         self.weights = nnx.data(jax.tree.map(_variable, declaration, arrays, is_leaf=is_param))
 
     def arrays(self) -> Tree:
@@ -151,9 +151,14 @@ def _boxed(key: jax.Array, declaration: Tree, dtype: Any) -> Tree:
     return jax.tree.map(
         lambda p, w: linen.LogicallyPartitioned(w, p.axes),
         declaration,
-        init(key, declaration, dtype),
+        init(_typed(key), declaration, dtype),
         is_leaf=is_param,
     )
+
+
+def _typed(key: jax.Array) -> jax.Array:
+    """A key of ``jax.random.key``; Flax passes on old-style ones too."""
+    return jax.random.wrap_key_data(key) if jnp.issubdtype(key.dtype, jnp.integer) else key
 
 
 def _variable(p: Param, array: jax.Array) -> nnx.Param:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tfm.params import Param, Tree, normal
 from tfm.positions.scheme import Scheme
+from tfm.shapes import Check
+from tfm.values import Values, known_values
 
 
 def sinusoidal(positions: jax.Array, d_model: int, max_wavelength: float = 10_000.0) -> jax.Array:
@@ -25,8 +26,12 @@ def sinusoidal(positions: jax.Array, d_model: int, max_wavelength: float = 10_00
     Returns:
       [..., D] float32, every vector of norm sqrt(D/2).
     """
+    check = Check("sinusoidal")
+    check.ints("...", positions=positions)
+    check.counts(2, d_model=d_model)
+    check.positive(max_wavelength=max_wavelength)
     if d_model % 2:
-        raise ValueError(f"sinusoidal positions need an even d_model, got {d_model}")
+        raise check.error(f"needs an even d_model, got {d_model}")
     half = d_model // 2
     frequencies = jnp.exp(jnp.arange(half) * (-math.log(max_wavelength) / half))
     angles = jnp.multiply.outer(positions.astype(jnp.float32), frequencies)
@@ -35,6 +40,7 @@ def sinusoidal(positions: jax.Array, d_model: int, max_wavelength: float = 10_00
 
 def learned_params(max_length: int, d_model: int) -> Param:
     """One free vector a position (Gehring 2017, §3.1)."""
+    Values("learned_params").counts(max_length=max_length, d_model=d_model)
     return Param((max_length, d_model), ("position", "embed"), normal(d_model**-0.5))
 
 
@@ -45,21 +51,21 @@ def learned(positions: jax.Array, table_TD: jax.Array) -> jax.Array:
       ValueError: a position that the table has no row for. Under ``jit``, where the values are not
         known, a position beyond the table gives NaN.
     """
-    _check_range(positions, table_TD.shape[0])
+    check = Check("learned")
+    check.ints("...", positions=positions)
+    check.floats("LD", table_TD=table_TD)
+    _check_range(check, positions)
     return jnp.take(table_TD, positions, axis=0, mode="fill", fill_value=jnp.nan)
 
 
-def _check_range(positions: jax.Array, length: int) -> None:
-    if isinstance(positions, jax.core.Tracer) or not getattr(
-        positions, "is_fully_addressable", True
-    ):
+def _check_range(check: Check, positions: jax.Array) -> None:
+    known, length = known_values(positions), check.size("L")
+    if known is None:
         return
-    # NumPy: while a function is being traced, a JAX operation on known values gives a tracer.
-    known = np.asarray(positions)
     for position in known[(known < 0) | (known >= length)].flat:
-        raise ValueError(
-            f"position {position}: the table of learned positions has {length} rows, 0 to "
-            f"{length - 1}; shorten the sentence, or declare a longer table (max_length)"
+        raise check.error(
+            f"positions hold position {position}: the table of learned positions has {length} "
+            f"rows, 0 to {length - 1}; shorten the sentence, or declare a longer table (max_length)"
         )
 
 

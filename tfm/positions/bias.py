@@ -10,6 +10,8 @@ import numpy as np
 from tfm.params import Param, Tree, normal
 from tfm.positions.distances import Distances
 from tfm.positions.scheme import Scheme
+from tfm.shapes import Check
+from tfm.values import Values, is_integer, shown
 
 
 def t5_bucket(
@@ -30,8 +32,10 @@ def t5_bucket(
       ValueError: fewer than 4 buckets (2 if not bidirectional), an odd number of them, or a
         ``max_distance`` that the exact buckets cover already.
     """
+    check = Check("t5_bucket")
+    check.ints("...", distances=distances)
     if problem := t5_problem(buckets, max_distance, bidirectional):
-        raise ValueError(problem)
+        raise check.error(problem)
     half, exact = _halves(buckets, bidirectional)
     # The first distance of every bucket but the first, computed on the host: devices' logarithms
     # differ in the last bit, which would put a distance on either side of a border.
@@ -45,6 +49,9 @@ def t5_bucket(
 
 def t5_problem(buckets: int, max_distance: int, bidirectional: bool) -> str | None:
     """Why ``t5_bucket`` cannot take these numbers; ``None`` if it can."""
+    for name, x in (("buckets", buckets), ("max_distance", max_distance)):
+        if not is_integer(x):
+            return f"t5 positions: {name} {shown(x)} must be an integer"
     exact = _halves(buckets, bidirectional)[1]
     if buckets % 2 or exact < 1:
         least = 4 if bidirectional else 2
@@ -64,6 +71,7 @@ def _halves(buckets: int, bidirectional: bool) -> tuple[int, int]:
 
 def t5_params(buckets: int, d_model: int, heads: int) -> Param:
     """One number for each bucket and head; all layers of a side share the table."""
+    Values("t5_params").counts(buckets=buckets, d_model=d_model, heads=heads)
     return Param((buckets, heads), ("position", "heads"), normal(d_model**-0.5))
 
 
@@ -82,6 +90,11 @@ def t5_bias(
       table_LN: a row for each of L buckets.
       bidirectional: False in a decoder, where no query sees a later key.
     """
+    check = Check("t5_bias")
+    check.floats(table_LN=table_LN)
+    check.instance(Distances, distances=distances)
+    if problem := t5_problem(table_LN.shape[0], max_distance, bidirectional):
+        raise check.error(f"table_LN has {table_LN.shape[0]} rows: {problem}")
     bucket_M = t5_bucket(
         jnp.asarray(distances.values_M),
         buckets=table_LN.shape[0],
@@ -97,6 +110,7 @@ def alibi_slopes(heads: int) -> np.ndarray:
     If N is not a power of 2: the slopes of the next lower power, then every other slope of the next
     higher one, as in the authors' code.
     """
+    Values("alibi_slopes").counts(heads=heads)
     below = 2 ** int(math.log2(heads))
     slopes = 2.0 ** (-8.0 / below * np.arange(1, below + 1))
     between = 2.0 ** (-4.0 / below * np.arange(1, 2 * below, 2))
@@ -108,6 +122,9 @@ def alibi_bias(distances: Distances, heads: int) -> jax.Array:
 
     Under a causal mask this is the paper's bias; without one, its symmetric form for encoders.
     """
+    check = Values("alibi_bias")
+    check.instance(Distances, distances=distances)
+    check.counts(heads=heads)
     away_M = jnp.abs(jnp.asarray(distances.values_M, jnp.float32))
     bias_NM = -jnp.multiply.outer(jnp.asarray(alibi_slopes(heads)), away_M)
     return distances.pick(bias_NM[None, :, None, :])

@@ -14,10 +14,13 @@ from tfm.positions.absolute import sinusoidal
 from tfm.positions.distances import Distances
 from tfm.positions.scheme import Scheme
 from tfm.positions.terms import Relative
+from tfm.shapes import Check
+from tfm.values import Values
 
 
 def shaw_params(clip: int, head_dim: int) -> Tree:
     """A key and a value vector for each distance -clip..clip, shared by the heads of a layer."""
+    Values("shaw_params").counts(clip=clip, head_dim=head_dim)
     table = Param((2 * clip + 1, head_dim), ("position", "head_dim"), normal(head_dim**-0.5))
     return {"keys": table, "values": table}
 
@@ -28,6 +31,9 @@ def shaw_scores(q_BNTH: jax.Array, keys_LH: jax.Array, distances: Distances) -> 
     Args:
       keys_LH: the vectors of the distances -c..c, L = 2c + 1.
     """
+    check = _check_distances("shaw_scores", distances)
+    check.floats(q_BNTH=q_BNTH, keys_LH=keys_LH)
+    _check_odd(check, "keys_LH")
     keys_MH = _clipped(keys_LH, distances).astype(q_BNTH.dtype)
     by_distance = jnp.einsum("bnth,mh->bntm", q_BNTH, keys_MH, preferred_element_type=jnp.float32)
     return distances.pick(by_distance)
@@ -39,8 +45,25 @@ def shaw_values(weights_BNTS: jax.Array, values_LH: jax.Array, distances: Distan
     Returns:
       [B,N,T,H].
     """
+    check = _check_distances("shaw_values", distances)
+    check.floats(weights_BNTS=weights_BNTS, values_LH=values_LH)
+    _check_odd(check, "values_LH")
     values_MH = _clipped(values_LH, distances).astype(weights_BNTS.dtype)
     return jnp.einsum("bntm,mh->bnth", distances.spread(weights_BNTS), values_MH)
+
+
+def _check_distances(function: str, distances: Distances) -> Check:
+    """A check that knows T and S from the distances."""
+    check = Check(function)
+    check.instance(Distances, distances=distances)
+    return Check(function, **distances.sizes())
+
+
+def _check_odd(check: Check, name: str) -> None:
+    if not check.size("L") % 2:
+        raise check.error(
+            f"{name} has {check.size('L')} rows; it must have 2c + 1, one a distance -c..c"
+        )
 
 
 def _clipped(table_LH: jax.Array, distances: Distances) -> jax.Array:
@@ -50,6 +73,9 @@ def _clipped(table_LH: jax.Array, distances: Distances) -> jax.Array:
 
 def transformer_xl_params(d_model: int, heads: int, head_dim: int) -> Tree:
     """W_kR, u and v, all a layer's own, as in the released models (untied)."""
+    check = Values("transformer_xl_params")
+    check.counts(2, d_model=d_model)
+    check.counts(heads=heads, head_dim=head_dim)
     vector = Param((heads, head_dim), ("heads", "head_dim"), zeros)
     weight = Param((d_model, heads, head_dim), ("embed", "heads", "head_dim"), xavier(0, (1, 2)))
     return {"w": weight, "u": vector, "v": vector}
@@ -62,6 +88,11 @@ def transformer_xl_scores(
 
     R is the sinusoid of i - j, the query's position less the key's; it needs no longest length.
     """
+    check = _check_distances("transformer_xl_scores", distances)
+    check.floats(q_BNTH=q_BNTH, k_BKSH=k_BKSH)
+    check.heads()
+    leaves = {"w": "DNH", "u": "NH", "v": "NH"}
+    check.params(params, leaves, "transformer_xl_params")
     (B, N, _, _), (K, S) = q_BNTH.shape, k_BKSH.shape[1:3]
     w_DNH, u_NH, v_NH = (params[name].astype(q_BNTH.dtype) for name in "wuv")
     r_MD = sinusoidal(-jnp.asarray(distances.values_M), w_DNH.shape[0]).astype(q_BNTH.dtype)

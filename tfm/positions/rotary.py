@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from tfm.positions.scheme import Rotation, Scheme
+from tfm.shapes import Check
+from tfm.values import Values
 
 
 def frequencies(head_dim: int, base: float = 10_000.0, scaling: float = 1.0) -> jax.Array:
     """Radians a position for each channel pair, base^(-2i/H) / scaling: [H/2] (Su 2021, §3.2)."""
+    check = Values("frequencies")
+    check.counts(2, head_dim=head_dim)
+    check.positive(base=base, scaling=scaling)
     half = head_dim // 2
     return jnp.exp(jnp.arange(half) * (-math.log(base) / half)) / scaling
 
@@ -43,10 +48,15 @@ def rotate(
       [..., H] in x's dtype; the angles are float32.
 
     Raises:
-      ValueError: H is odd.
+      ValueError: H is odd; positions that are not of the rank of ``x`` without H.
     """
+    check = Check("rotate")
+    check.floats("...H", x=x)
+    check.ints("...", positions=positions)
+    check.positive(base=base, scaling=scaling)
     if x.shape[-1] % 2:
-        raise ValueError(f"rotary positions need an even head width, got {x.shape[-1]}")
+        raise check.error(f"needs an even head width, got {x.shape[-1]} in x")
+    _check_positions(check, x.shape[:-1], positions.shape)
     half = x.shape[-1] // 2
     radians = frequencies(x.shape[-1], base, scaling)
     angles = jnp.multiply.outer(positions.astype(jnp.float32), radians)
@@ -61,6 +71,18 @@ def rotate(
     if interleaved:
         return jnp.stack(rotated, axis=-1).reshape(x.shape).astype(x.dtype)
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def _check_positions(check: Check, vectors: tuple[int, ...], positions: tuple[int, ...]) -> None:
+    """Positions name every dimension: [B,T] for vectors [B,T,N] would be read as [T,N]."""
+    fit = len(vectors) == len(positions) and all(
+        size in (1, whole) for size, whole in zip(positions, vectors, strict=True)
+    )
+    if not fit:
+        raise check.error(
+            f"positions have shape {positions}, but x without its last dimension has {vectors}; "
+            "give each dimension its size or 1: [B,T,1] for x [B,T,N,H], [B,1,T] for [B,N,T,H]"
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tfm.positions.fire import FIRE
 from tfm.positions.relative import Shaw, TransformerXL
 from tfm.positions.rotary import Rotary
 from tfm.positions.scheme import NoPositions, Scheme
+from tfm.values import Values
 
 SCHEMES: dict[str, type[Scheme]] = {
     "sinusoidal": Sinusoidal,
@@ -41,6 +42,7 @@ def make(name: str, **hyperparameters: Any) -> Scheme:
     Raises:
       ValueError: an unknown name or hyperparameter; the message has the nearest known one.
     """
+    Values("positions").instance(str, name=name)
     if name not in SCHEMES:
         raise ValueError(f"positions: no scheme {name!r}{hint.nearest(name, SCHEMES)}")
     fields = {f.name: f for f in dataclasses.fields(SCHEMES[name])}

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -12,10 +12,12 @@ from tfm.attention.local import local_heads_first
 from tfm.attention.ring import ring
 from tfm.params import Tree
 from tfm.positions import Relative
+from tfm.shapes import Check
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer.cache import LayerCache, cached_keys_values, update_cache
+from tfm.transformer import arguments
+from tfm.transformer.cache import KVCache, LayerCache, cached_keys_values, update_cache
 from tfm.transformer.config import Architecture
-from tfm.transformer.context import AttentionContext
+from tfm.transformer.context import AttentionContext, check_context
 from tfm.transformer.scores import Scores, attention_scores
 
 # Logical axes of queries [B,N,T,H], of keys and values [B,K,S,H], and of segments [B,T].
@@ -57,6 +59,12 @@ def self_attention(
       key: of dropout; ``None`` is inference.
       layout: the mesh that heads are sharded over, if any.
     """
+    check = arguments.check_call("self_attention", arch=arch, layout=layout)
+    check.floats(x_BTD=x_BTD)
+    check_context(check, context, ("self", "step"))
+    arguments.check_layer(check, params, arch, "encoder", "self")
+    _check_cache(check, cache, context)
+    check.optional_key(key)
     kv = attention.keys_values(params, x_BTD)
     q_BNTH = attention.queries(params, x_BTD)
     scores = attention_scores(params, q_BNTH, kv.k, arch, context) if context.keep_scores else None
@@ -84,6 +92,13 @@ def cross_attention(
     layout: Layout = NO_MESH,
 ) -> AttentionOutput:
     """Every target token attends to the source, whose keys and values are given."""
+    check = arguments.check_call("cross_attention", arch=arch, layout=layout)
+    check.floats(x_BTD=x_BTD)
+    check.instance(KeyValue, kv=kv)
+    check.floats("BKSH", **{"kv.k": kv.k, "kv.v": kv.v})
+    check_context(check, context, ("cross",))
+    arguments.check_layer(check, params, arch, "decoder", "cross")
+    check.optional_key(key)
     kv = _constrain_keys(kv, context, layout)
     q_BNTH = layout.constrain(attention.queries(params, x_BTD), *_QUERIES)
     scores = attention_scores(params, q_BNTH, kv.k, arch, context) if context.keep_scores else None
@@ -91,6 +106,21 @@ def cross_attention(
     heads_BNTH, weights = attend(params, q_BNTH, kv, arch, context, key, layout)
     heads_BNTH = layout.constrain(heads_BNTH, *_QUERIES)
     return AttentionOutput(attention.output(params, heads_BNTH), weights=weights, scores=scores)
+
+
+def _check_cache(check: Check, cache: LayerCache | None, context: AttentionContext) -> None:
+    """A step of cached decoding, and nothing else, has a cache."""
+    if (cache is None) != (context.kind != "step"):
+        given = "None" if cache is None else "given"
+        raise check.error(
+            f"cache is {given}, but context is of kind {context.kind!r}; a step, and nothing else, "
+            "reads a KV cache"
+        )
+    if isinstance(cache, KVCache):
+        check.floats("BKHS", **{"cache.k": cache.k})
+        check.floats("BKSH", **{"cache.v": cache.v})
+    elif cache is not None:
+        check.instance(linear.State, cache=cache)
 
 
 def _constrain_keys(kv: KeyValue, context: AttentionContext, layout: Layout) -> KeyValue:
@@ -101,6 +131,11 @@ def _constrain_keys(kv: KeyValue, context: AttentionContext, layout: Layout) -> 
 
 # Each variant: (heads [B,N,T,H], weights [B,N,T,S] if it forms them).
 _Heads = tuple[jax.Array, jax.Array | None]
+
+
+def _dropout(arch: Architecture, key: jax.Array | None) -> dict[str, Any]:
+    """Dropout on weights, off without a key, which is inference."""
+    return {"dropout_rate": 0.0 if key is None else arch.attention_dropout, "key": key}
 
 
 def _softmax(
@@ -124,8 +159,7 @@ def _softmax(
         bias=context.bias,
         relative=relative_terms(params, arch, context),
         soft_cap=arch.soft_cap,
-        dropout_rate=arch.attention_dropout,
-        key=key,
+        **_dropout(arch, key),
     )
 
 
@@ -169,8 +203,7 @@ def _local(
         bias=context.bias,
         relative=relative_terms(params, arch, context),
         soft_cap=arch.soft_cap,
-        dropout_rate=arch.attention_dropout,
-        key=key,
+        **_dropout(arch, key),
     )
     return heads_BNTH, None
 
@@ -192,8 +225,7 @@ def _additive(
         mask=context.mask,
         bias=context.bias,
         soft_cap=arch.soft_cap,
-        dropout_rate=arch.attention_dropout,
-        key=key,
+        **_dropout(arch, key),
     )
 
 

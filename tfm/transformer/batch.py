@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tfm.shapes import Check
+
 Array = jax.Array | np.ndarray
 
 
@@ -37,6 +39,9 @@ def single_sentences(source_BS: Array, target_BT: Array, bos: int) -> Batch:
       source_BS, target_BT: ids, each sentence followed by padding with 0.
       bos: the id that the decoder starts from.
     """
+    check = Check("single_sentences")
+    check.ints(source_BS=source_BS, target_BT=target_BT)
+    check.counts(0, bos=bos)
     xp = np if isinstance(target_BT, np.ndarray) else jnp
     source_segments, target_segments = (
         (ids != 0).astype(np.int32) for ids in (source_BS, target_BT)

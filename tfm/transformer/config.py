@@ -1,15 +1,18 @@
 """What a model is, and how it is computed: two frozen dataclasses, and five sizes with names."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from tfm import layers, positions
 from tfm.attention.kernels import Implementation
+from tfm.embeddings import Lookup
 from tfm.positions import Scheme, schemes
+from tfm.values import Values
 
+Dtype = Literal["auto", "float32", "bfloat16"]
 Tie = Literal["none", "target-output", "source-target", "source-output", "all"]
 
 
@@ -79,8 +82,8 @@ class Execution:
     """
 
     implementation: Implementation = "auto"
-    lookup: Literal["gather", "one_hot"] = "gather"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    lookup: Lookup = "gather"
+    dtype: Dtype = "auto"
     unroll: int = 0
     remat: Literal["none", "dots", "full"] = "none"
 
@@ -107,6 +110,9 @@ big and xxl compile a scan over layers: ``Execution(unroll=1)``.
 
 def table_names(arch: Architecture) -> tuple[str, str, str]:
     """The names under which the source, target and output tables are kept."""
+    check = Values("table_names")
+    check.instance(Architecture, arch=arch)
+    check.choice(get_args(Tie), **{"arch.tie": arch.tie})
     return {
         "none": ("source", "target", "output"),
         "target-output": ("source", "target", "target"),
@@ -118,11 +124,15 @@ def table_names(arch: Architecture) -> tuple[str, str, str]:
 
 def head_width(arch: Architecture) -> int:
     """H."""
+    Values("head_width").instance(Architecture, arch=arch)
     return arch.head_dim or arch.d_model // arch.heads
 
 
 def compute_dtype(execution: Execution) -> jnp.dtype:
     """The dtype of activations on the default device."""
+    check = Values("compute_dtype")
+    check.instance(Execution, execution=execution)
+    check.choice(get_args(Dtype), **{"execution.dtype": execution.dtype})
     if execution.dtype == "auto":
         return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
     return jnp.dtype(execution.dtype)

@@ -9,8 +9,9 @@ from tfm import masks, positions
 from tfm.attention.local import block_distances, fold_blocks
 from tfm.params import Tree
 from tfm.positions import Distances, Rotation
+from tfm.shapes import Check
 from tfm.sharding import NO_MESH, Layout
-from tfm.transformer import kernels
+from tfm.transformer import arguments, kernels
 from tfm.transformer.config import Architecture, Execution
 from tfm.transformer.kernels import Kernel, Kind
 
@@ -68,6 +69,9 @@ def self_context(
       keep_scores: return scores and weights, which no kernel forms; local attention then computes
         them for whole rows, under a mask.
     """
+    check = arguments.check_call("self_context", arch=arch, execution=execution, layout=layout)
+    check.ints(segments_BT=segments_BT, positions_BT=positions_BT)
+    arguments.check_shared(check, side_params, arch, "side_params")
     length = segments_BT.shape[1]
     mask = masks.segment(segments_BT, segments_BT)
     if causal:
@@ -107,6 +111,8 @@ def cross_context(
     layout: Layout = NO_MESH,
 ) -> AttentionContext:
     """Cross-attention over whole rows; it has no positions."""
+    check = arguments.check_call("cross_context", arch=arch, execution=execution, layout=layout)
+    check.ints(target_segments_BT=target_segments_BT, source_segments_BS=source_segments_BS)
     kernel: Kernel = "xla"
     if not keep_scores:
         lengths = target_segments_BT.shape[1], source_segments_BS.shape[1]
@@ -139,6 +145,13 @@ def step_context(
       step: how many steps were taken before, which is the position of the newest tokens.
       parents_BR: which hypothesis of the step before each one continues.
     """
+    check = arguments.check_call("step_context", arch=arch)
+    check.ints(parents_BR=parents_BR, key_positions_S=key_positions_S)
+    check.ints("", step=step)
+    check.sizes["N"] = 1, "all heads"
+    check.bools("BNRS", mask=mask)
+    check.within(check.size("R"), "the hypotheses", parents_BR=parents_BR)
+    arguments.check_shared(check, side_params, arch, "side_params")
     positions_BR = jnp.broadcast_to(step, parents_BR.shape)
     distances = positions.from_one_position(key_positions_S, step)
     if arch.attention == "local":
@@ -158,6 +171,18 @@ def step_context(
 def cached_cross_context(mask: jax.Array) -> AttentionContext:
     """Cross-attention of a decoding step to the cached keys and values; mask [B,1,1,S]."""
     return AttentionContext(kind="cross", mask=mask)
+
+
+def check_context(
+    check: Check, context: AttentionContext | None, kinds: tuple[Kind, ...], name: str = "context"
+) -> None:
+    """The context of an attention of one of these kinds; the check knows B, N and T."""
+    check.instance(AttentionContext, **{name: context})
+    if context.kind not in kinds:
+        raise check.error(
+            f"{name} is of kind {context.kind!r}; it must be of kind {' or '.join(kinds)}"
+        )
+    check.mask(context.mask, name=f"{name}.mask")
 
 
 def _bias(

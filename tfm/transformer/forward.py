@@ -5,7 +5,7 @@ with positions that restart. An unpacked batch is the case of one segment a row.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from tfm import attention, embeddings, layers
 from tfm.params import Tree
 from tfm.sharding import NO_MESH, Layout
+from tfm.transformer import arguments
 from tfm.transformer.batch import Batch
 from tfm.transformer.config import Architecture, Execution, compute_dtype, table_names
 from tfm.transformer.context import cross_context, self_context
 from tfm.transformer.layer import LayerOutput, final_norm, layer, run_layers
+from tfm.transformer.params import Side
 
 
 def forward(
@@ -38,7 +40,16 @@ def forward(
       key: of dropout; ``None`` is inference.
       execution: how it is computed.
       layout: the mesh that activations are sharded over, if any.
+
+    Raises:
+      ValueError: an argument of another rank, dtype or shape; parameters that are not those of
+        ``declare(arch)``; an id outside the vocabulary (known only outside ``jit``).
     """
+    check = arguments.check_call("forward", arch=arch, execution=execution, layout=layout)
+    arguments.check_batch(check, arch, batch)
+    for side in get_args(Side):
+        arguments.check_side(check, params, arch, side)
+    check.optional_key(key)
     encoder_key, decoder_key = layers.split(key, 2)
     options = {"execution": execution, "layout": layout}
     source, target = batch[:3], batch[3:6]
@@ -66,6 +77,11 @@ def encode(
       positions_BS: positions in the sentence, from 0.
       key, execution, layout: as of ``forward``.
     """
+    check = arguments.check_call("encode", arch=arch, execution=execution, layout=layout)
+    arguments.check_tokens(check, arch, "encoder", source_BS=source_BS)
+    check.ints(segments_BS=segments_BS, positions_BS=positions_BS)
+    arguments.check_side(check, params, arch, "encoder")
+    check.optional_key(key)
     source = source_BS, segments_BS, positions_BS
     return _encode(params, arch, source, key, execution, layout)[0]
 
@@ -89,6 +105,13 @@ def decode(
       memory_segments_BS: of the source tokens.
       key, execution, layout: as of ``forward``.
     """
+    check = arguments.check_call("decode", arch=arch, execution=execution, layout=layout)
+    check.floats(memory_BSD=memory_BSD)
+    check.ints(memory_segments_BS=memory_segments_BS)
+    arguments.check_tokens(check, arch, "decoder", target_BT=target_BT)
+    check.ints(segments_BT=segments_BT, positions_BT=positions_BT)
+    arguments.check_side(check, params, arch, "decoder")
+    check.optional_key(key)
     memory, target = (memory_BSD, memory_segments_BS), (target_BT, segments_BT, positions_BT)
     return _decode(params, arch, memory, target, key, execution, layout)[0]
 
@@ -122,6 +145,11 @@ def activations(
     Args:
       keep: (parameters of a layer, its output) → a pytree of what to keep of it.
     """
+    check = arguments.check_call("activations", arch=arch, execution=execution)
+    arguments.check_batch(check, arch, batch)
+    for side in get_args(Side):
+        arguments.check_side(check, params, arch, side)
+    check.function_of("(parameters of a layer, its output) → a pytree", keep=keep)
     options = {"key": None, "execution": execution, "layout": NO_MESH, "keep": keep}
     memory_BSD, encoder, x_BSD = _encode(params, arch, batch[:3], **options)
     memory = memory_BSD, batch.source_segments
@@ -203,13 +231,14 @@ def _decode(
 
 def output_table(params: Tree, arch: Architecture) -> jax.Array:
     """The table [V,D] that scores the decoder's output, tied or not."""
+    arguments.check_table(arguments.check_call("output_table", arch=arch), params, arch, 2)
     return params["tables"][table_names(arch)[2]]
 
 
 def embed_tokens(
     params: Tree,
     arch: Architecture,
-    side: str,
+    side: Side,
     tokens_BT: jax.Array,
     positions_BT: jax.Array,
     execution: Execution = Execution(),
@@ -220,6 +249,12 @@ def embed_tokens(
     Args:
       side: "encoder" or "decoder".
     """
+    check = arguments.check_call("embed_tokens", arch=arch, execution=execution, layout=layout)
+    check.choice(get_args(Side), side=side)
+    arguments.check_tokens(check, arch, side, tokens_BT=tokens_BT)
+    check.ints("BS" if side == "encoder" else "BT", positions_BT=positions_BT)
+    arguments.check_table(check, params, arch, get_args(Side).index(side))
+    arguments.check_shared(check, params.get(side), arch, f"params[{side!r}]")
     table_VD = params["tables"][table_names(arch)[("encoder", "decoder").index(side)]]
     x_BTD = _embed(tokens_BT, table_VD, execution, layout) * arch.d_model**0.5
     if arch.positions.acts_on == "input":

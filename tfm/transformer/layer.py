@@ -1,6 +1,6 @@
 """One layer of the encoder or the decoder, and a stack of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,13 @@ from tfm import layers
 from tfm.attention import KeyValue
 from tfm.linear import saveable
 from tfm.params import Tree, unstack
+from tfm.shapes import Check
 from tfm.sharding import NO_MESH, Layout
+from tfm.transformer import arguments
 from tfm.transformer.attention import AttentionOutput, cross_attention, self_attention
 from tfm.transformer.cache import LayerCache
 from tfm.transformer.config import Architecture, Execution
-from tfm.transformer.context import AttentionContext
+from tfm.transformer.context import AttentionContext, check_context
 
 
 class LayerOutput(NamedTuple):
@@ -58,8 +60,11 @@ def layer(
       key: of dropout; ``None`` is inference.
       layout: the mesh that activations are sharded over, if any.
     """
+    decoder = cross_kv is not None
+    _check(params, x_BTD, arch, context, cross_kv, cross_context, key, layout)
     keys = layers.split(key, 6)
-    placement, rate, alpha = arch.norm_placement, arch.dropout, _alpha(arch, cross_kv is not None)
+    placement, alpha = arch.norm_placement, _alpha(arch, decoder)
+    rate, inner_rate = (arch.dropout, arch.activation_dropout) if key is not None else (0.0, 0.0)
 
     def add_norm(name: str, x: jax.Array, y: jax.Array, key: jax.Array | None) -> jax.Array:
         x = layers.add_norm(params[name], x, y, placement, alpha=alpha, dropout_rate=rate, key=key)
@@ -82,10 +87,34 @@ def layer(
 
     h_BTD = layers.pre_norm(params["ff_norm"], x_BTD, placement)
     y_BTD = layers.feed_forward(
-        params["ff"], h_BTD, arch.activation, dropout_rate=arch.activation_dropout, key=keys[4]
+        params["ff"], h_BTD, arch.activation, dropout_rate=inner_rate, key=keys[4]
     )
     x_BTD = add_norm("ff_norm", x_BTD, y_BTD, keys[5])
     return LayerOutput(x_BTD, own, cross, attention_input, (*residual, x_BTD))
+
+
+def _check(
+    params: Tree,
+    x_BTD: jax.Array,
+    arch: Architecture,
+    context: AttentionContext,
+    cross_kv: KeyValue | None,
+    cross_context: AttentionContext | None,
+    key: jax.Array | None,
+    layout: Layout,
+) -> None:
+    check = arguments.check_call("layer", arch=arch, layout=layout)
+    check.floats(x_BTD=x_BTD)
+    check_context(check, context, ("self", "step"))
+    check.sizes.pop("S", None)  # from here on the length of the source
+    if (cross_kv is None) != (cross_context is None):
+        raise check.error("cross_kv and cross_context belong together: pass both or neither")
+    if cross_kv is not None:
+        check.instance(KeyValue, cross_kv=cross_kv)
+        check.floats("BKSH", **{"cross_kv.k": cross_kv.k, "cross_kv.v": cross_kv.v})
+        check_context(check, cross_context, ("cross",), "cross_context")
+    arguments.check_layer(check, params, arch, "encoder" if cross_kv is None else "decoder")
+    check.optional_key(key)
 
 
 def _alpha(arch: Architecture, decoder: bool) -> float:
@@ -134,4 +163,9 @@ def run_layers(
 
 def final_norm(params: Tree, x_BTD: jax.Array) -> jax.Array:
     """The norm that a pre-norm stack ends with; a post-norm stack has none."""
+    check = Check("final_norm")
+    check.instance(Mapping, params=params)
+    check.floats(x_BTD=x_BTD)
+    if "norm" in params:
+        check.params(params, {"norm/scale": "D", "norm/bias?": "D"}, "transformer.declare")
     return layers.norm(params["norm"], x_BTD) if "norm" in params else x_BTD

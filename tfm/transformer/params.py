@@ -1,6 +1,7 @@
 """The parameters of the whole model, declared."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 
@@ -9,6 +10,9 @@ from tfm.attention import additive
 from tfm.params import Initializer, Param, Tree, is_param, stack
 from tfm.transformer.config import Architecture, head_width, table_names
 from tfm.transformer.validate import validate
+from tfm.values import Values
+
+Side = Literal["encoder", "decoder"]
 
 
 def declare(arch: Architecture) -> Tree:
@@ -17,24 +21,19 @@ def declare(arch: Architecture) -> Tree:
     Raises:
       ValueError: sizes or variants that do not go together; see ``validate``.
     """
+    Values("declare").instance(Architecture, arch=arch)
     validate(arch)
-    norm = layers.norm_params(arch.d_model, arch.norm)
-    encoder_layer = {
-        "self": _attention(arch, arch.attention) | _relative(arch), "self_norm": norm,
-        "ff": layers.feed_forward_params(arch.d_model, arch.d_ff, arch.activation),
-        "ff_norm": norm,
-    }  # fmt: skip
-    cross = {"cross": _attention(arch, arch.cross_attention), "cross_norm": norm}
     vocab = dict(zip(table_names(arch), (arch.source_vocab, *[arch.target_vocab] * 2), strict=True))
     return {
         "tables": {n: embeddings.embedding_params(v, arch.d_model) for n, v in vocab.items()},
-        "encoder": _side(arch, "encoder", encoder_layer, arch.encoder_layers),
-        "decoder": _side(arch, "decoder", encoder_layer | cross, arch.decoder_layers),
+        "encoder": _side(arch, "encoder", arch.encoder_layers),
+        "decoder": _side(arch, "decoder", arch.decoder_layers),
     }
 
 
-def _side(arch: Architecture, name: str, layer: Tree, depth: int) -> Tree:
+def _side(arch: Architecture, name: Side, depth: int) -> Tree:
     """The encoder or the decoder: a stack of layers, and what they share."""
+    layer = declare_layer(arch, name)
     if arch.norm_placement == "deepnorm":
         constants = layers.deepnorm(arch.encoder_layers, arch.decoder_layers)
         layer = _scale_init(layer, constants[name].beta)
@@ -44,6 +43,19 @@ def _side(arch: Architecture, name: str, layer: Tree, depth: int) -> Tree:
         tree["positions"] = positions
     if arch.norm_placement == "pre":
         tree["norm"] = layers.norm_params(arch.d_model, arch.norm)
+    return tree
+
+
+def declare_layer(arch: Architecture, side: Side) -> Tree:
+    """The parameters of one layer of the encoder or the decoder."""
+    norm = layers.norm_params(arch.d_model, arch.norm)
+    tree = {
+        "self": _attention(arch, arch.attention) | _relative(arch), "self_norm": norm,
+        "ff": layers.feed_forward_params(arch.d_model, arch.d_ff, arch.activation),
+        "ff_norm": norm,
+    }  # fmt: skip
+    if side == "decoder":
+        tree |= {"cross": _attention(arch, arch.cross_attention), "cross_norm": norm}
     return tree
 
 

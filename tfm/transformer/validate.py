@@ -2,10 +2,13 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Literal, get_args, get_origin, get_type_hints
 
+from tfm import hint
 from tfm.attention import kernels
 from tfm.positions import Scheme, schemes
 from tfm.transformer.config import Architecture, Execution, head_width, table_names
+from tfm.values import Values
 
 
 def validate(
@@ -19,7 +22,13 @@ def validate(
     Raises:
       ValueError: sizes or variants that do not go together; the message names both.
     """
-    problems = itertools.chain(_fields(arch), _sizes(arch, vocabularies), _variants(arch))
+    check = Values("validate")
+    check.instance(Architecture, arch=arch)
+    if execution is not None:
+        check.instance(Execution, execution=execution)
+    problems = itertools.chain(
+        _names(arch), _names(execution), _fields(arch), _sizes(arch, vocabularies), _variants(arch)
+    )
     if execution is not None:
         problems = itertools.chain(problems, _kernels(arch, execution))
     # One at a time: later checks rely on what earlier ones have made sure of.
@@ -39,6 +48,14 @@ def attention_needs(
     if training and arch.attention_dropout:
         found.add("dropout")
     return found
+
+
+def _names(settings: Architecture | Execution | None) -> Iterator[str]:
+    """Fields that hold none of the names they may."""
+    for field, kind in get_type_hints(type(settings)).items():
+        known, name = get_args(kind), getattr(settings, field, None)
+        if get_origin(kind) is Literal and name not in known:
+            yield f"{field} {name!r} is not known{hint.nearest(str(name), known)}"
 
 
 def _fields(arch: Architecture) -> Iterator[str]:
