@@ -31,7 +31,7 @@ LEVELS = [
     {"layers", "embeddings", "positions", "masks"},
     {"linear"},
     {"processes"},
-    {"params", "terminal", "run_folder"},
+    {"params", "terminal", "run_folder", "ranges", "memory"},
     {"shapes"},
     {"values"},
     {"hint", "storage"},
@@ -100,7 +100,7 @@ def test_no_two_modules_of_one_room_need_each_other():
 def test_search_knows_no_model_and_evaluation_only_languages():
     for name in NAMES:
         if package(name) == "decoding":
-            assert {package(target) for target in arrows(name)} <= {"decoding"}
+            assert {package(target) for target in arrows(name)} <= {"decoding", "ranges"}
         if package(name) == "evaluation":
             assert arrows(name) <= {"tfm.data.languages"}
 

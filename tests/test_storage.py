@@ -31,6 +31,24 @@ def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, full_disk)
     assert [(each.name, each.read_bytes()) for each in path.parent.iterdir()] == [("file", b"old")]
 
 
+def test_what_cannot_be_written_is_known_before_there_is_anything_to_write(tmp_path):
+    (tmp_path / "file").write_text("old")
+    os.mkfifo(tmp_path / "pipe")
+    for good in ("file", "new"):
+        storage.check_output(tmp_path / good)
+    for path, message in (
+        ("", "is a folder"),
+        ("pipe", "is no regular file"),
+        ("gone/new", "cannot be written, .*gone is no folder"),
+        ("file/new", "cannot be written, .*file is no folder"),
+        ("n" * 300, "File name too long"),
+    ):
+        with pytest.raises(OSError, match=message):
+            storage.check_output(tmp_path / path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "pipe"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
 def test_append_file_loses_nothing_on_a_full_disk(tmp_path, full_disk, caplog):
     path = tmp_path / "folder" / "metrics.tsv"
     for text in ("1234\n", "5678\n"):

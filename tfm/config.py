@@ -10,12 +10,18 @@ import re
 import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tfm import config_format, hint, sharding, storage
+from tfm import config_format, hint, ranges, sharding, storage
 from tfm.decoding import Decode
 from tfm.positions import Scheme, schemes
+from tfm.ranges import SEED, Length, Range
 from tfm.transformer import Architecture, Execution
+
+Name = Annotated[str, Length(1)]
+Files = tuple[Name, ...]
+# Four pieces are special: padding, unknown, beginning and end of sentence.
+Pieces = Annotated[int, Range(least=5, most=10_000_000)]
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Tokenizer:
       source_size, target_size: pieces in each language's vocabulary.
       joint: one vocabulary of ``source_size`` pieces for both languages.
       byte_fallback: encode characters without a piece as UTF-8 bytes, so that none is unknown.
-      coverage: share of characters that get a piece; 0 picks it by language
+      coverage: share of characters that get a piece, 0.98 or more; 0 picks it by language
         (0.9995 for Chinese, Japanese and Korean, 1.0 for others).
       sentences: how many of the training text to train on, drawn evenly; shared between the
         languages if joint.
@@ -37,14 +43,22 @@ class Tokenizer:
     """
 
     kind: Literal["unigram", "bpe", "char", "word"] = "unigram"
-    source_size: int = 8000
-    target_size: int = 8000
+    source_size: Pieces = 8000
+    target_size: Pieces = 8000
     joint: bool = False
     byte_fallback: bool = True
-    coverage: float = 0.0
-    sentences: int = 1_000_000
-    sample_nbest: int = 1
-    sample_alpha: float = 0.2
+    coverage: Annotated[
+        float, Range(least=0.98, most=1, special=0, note="0 picks it by language")
+    ] = 0.0  # fmt: skip
+    sentences: Annotated[int, Range(least=2)] = 1_000_000
+    sample_nbest: Annotated[int, Range(least=1, most=512, note="1 is off")] = 1
+    sample_alpha: Annotated[float, Range(least=0, most=1000)] = 0.2
+
+
+SENTENCE_LENGTH = Range(least=2, most=65_535, note="the last token is the end of the sentence")
+"""Tokens of the longest sentence; those of a corpus are counted in uint16."""
+
+_ROW_LENGTH = Range(2, 65_535, special=0, note="0 chooses it from the other side's")
 
 
 @dataclass(frozen=True)
@@ -60,22 +74,25 @@ class Data:
       tsv_columns: columns of source and target in a TSV file, from 0.
       rows: packed rows in a global batch, all devices together.
       source_length, target_length: tokens a row, in pieces; a longer sentence is dropped and
-        counted.
+        counted. One of them may be 0: it is chosen such that both sides are filled alike.
       seed: of the shuffle and of subword sampling.
       cache_dir: where corpora are kept as array_record; empty means ``~/.cache/tfm``.
     """
 
-    source: str = "zh"
-    target: str = "en"
-    train: tuple[str, ...] = ("phrasebook:train",)
-    dev: tuple[str, ...] = ("phrasebook:dev",)
-    test: tuple[str, ...] = ("phrasebook:test",)
-    tsv_columns: tuple[int, int] = (0, 1)
-    rows: int = 32
-    source_length: int = 64
-    target_length: int = 64
-    seed: int = 0
+    source: Name = "zh"
+    target: Name = "en"
+    train: Annotated[Files, Length(1, 2)] = ("phrasebook:train",)
+    dev: Annotated[Files, Length(0, 2)] = ("phrasebook:dev",)
+    test: Annotated[Files, Length(0, 2)] = ("phrasebook:test",)
+    tsv_columns: tuple[Annotated[int, Range(least=0)], Annotated[int, Range(least=0)]] = (0, 1)
+    rows: Annotated[int, Range(least=1, most=2**16)] = 32
+    source_length: Annotated[int, _ROW_LENGTH] = 64
+    target_length: Annotated[int, _ROW_LENGTH] = 64
+    seed: Annotated[int, SEED] = 0
     cache_dir: str = ""
+
+
+_MEAN_DECAY = Range(least=0, most=0.999999)  # in float32 there is little room between it and 1
 
 
 @dataclass(frozen=True)
@@ -92,16 +109,16 @@ class Optimizer:
     """
 
     name: Literal["adam", "adamw", "adafactor", "lion"] = "adam"
-    learning_rate: float = 1e-3
-    warmup: int = 1000
+    learning_rate: Annotated[float, Range(above=0)] = 1e-3
+    warmup: Annotated[int, Range(least=0)] = 1000
     schedule: Literal["rsqrt", "cosine", "constant"] = "rsqrt"
-    decay_updates: int = 0
-    final_fraction: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.98
-    eps: float = 1e-9
-    weight_decay: float = 0.0
-    clip: float = 1.0
+    decay_updates: Annotated[int, Range(least=0)] = 0
+    final_fraction: Annotated[float, Range(least=0, most=1)] = 0.0
+    b1: Annotated[float, _MEAN_DECAY] = 0.9
+    b2: Annotated[float, _MEAN_DECAY] = 0.98
+    eps: Annotated[float, Range(least=1e-30)] = 1e-9
+    weight_decay: Annotated[float, Range(least=0, note="0 is off")] = 0.0
+    clip: Annotated[float, Range(least=0, note="0 is off")] = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,23 +150,23 @@ class Train:
         processes stop in any case if a save cannot even start.
     """
 
-    seed: int = 0
-    init_embeddings: tuple[str, ...] = ()
+    seed: Annotated[int, SEED] = 0
+    init_embeddings: Annotated[Files, Length(0, 2)] = ()
     stop: str = "20m"
-    log_every: int = 50
-    validate_every: int = 1000
-    checkpoint_every: int = 1000
-    accumulate: int = 1
-    label_smoothing: float = 0.1
-    loss_chunk: int = 256
-    ema: float = 0.0
+    log_every: Annotated[int, Range(least=1)] = 50
+    validate_every: Annotated[int, Range(least=1)] = 1000
+    checkpoint_every: Annotated[int, Range(least=1)] = 1000
+    accumulate: Annotated[int, Range(least=1)] = 1
+    label_smoothing: Annotated[float, Range(least=0, below=1, note="0 is off")] = 0.1
+    loss_chunk: Annotated[int, Range(least=1)] = 256
+    ema: Annotated[float, Range(least=0, below=1, note="0 is off")] = 0.0
     metric: Literal["bleu", "chrf", "loss"] = "bleu"
-    patience: int = 0
-    dev_limit: int = 500
-    dev_beam: int = 1
-    bad_steps: int = 5
-    save_tries: int = 5
-    save_pause: float = 1.0
+    patience: Annotated[int, Range(least=0, note="0 is off")] = 0
+    dev_limit: Annotated[int, Range(least=0, note="0 is all")] = 500
+    dev_beam: Annotated[int, Range(least=1)] = 1
+    bad_steps: Annotated[int, Range(least=1)] = 5
+    save_tries: Annotated[int, Range(least=1)] = 5
+    save_pause: Annotated[float, Range(least=0, most=86_400)] = 1.0
     on_full_disk: Literal["stop", "go_on"] = "stop"
 
 
@@ -178,20 +195,31 @@ def from_json(text: str) -> Config:
     """Reads what ``to_json`` wrote, in this or an older version.
 
     Raises:
-      ValueError: a newer format, or an unknown key; the message names the nearest known one.
+      ValueError: a newer format, an unknown key (the message names the nearest known one), or a
+        section that is not an object.
     """
     return _build(Config, config_format.upgrade(json.loads(text)), where="config")
 
 
 def read(path: str | Path) -> Config:
-    """Reads a ``config.json``; errors name the file."""
+    """Reads a ``config.json`` and checks the ranges of all fields; errors name the file."""
     try:
-        return from_json(storage.path(path).read_text(encoding="utf-8"))
+        experiment = from_json(storage.path(path).read_text(encoding="utf-8"))
+        check(experiment)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+    return experiment
 
 
-def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+def check(experiment: Config) -> None:
+    """Raises ValueError, with the field's path, for a value that is out of its range."""
+    ranges.check(experiment)
+    parse_stop(experiment.train.stop)
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: must be a JSON object, not {type(values).__name__}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     kwargs = {}
     for key, value in values.items():
@@ -219,11 +247,12 @@ def _fields(cls: type) -> list[str]:
 
 
 def from_file(path: str | Path) -> Config:
-    """Runs an experiment file and returns its ``get_config()``.
+    """Runs an experiment file and returns its ``get_config()``; checks the ranges of all fields.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: the file has no ``get_config`` or it does not return a ``Config``.
+      ValueError: the file has no ``get_config``, it does not return a ``Config``, or a field of
+        that is out of its range.
     """
     path = Path(path)
     if not path.is_file():
@@ -242,6 +271,10 @@ def from_file(path: str | Path) -> Config:
         ) from error
     if not isinstance(config, Config):
         raise ValueError(f"experiment {path}: get_config() returned {type(config).__name__}")
+    try:
+        check(config)
+    except ValueError as error:
+        raise ValueError(f"experiment {path}: {error}") from error
     return config
 
 

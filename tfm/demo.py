@@ -50,7 +50,8 @@ def run(folder: Path, minutes: float) -> None:
     """Trains in ``folder``, or resumes there, and prints scores and translations."""
     experiment = get_config()
     data = experiment.data
-    stop = f"{experiment.train.stop},{minutes:g}m"
+    limit = f"{minutes:.2f}".rstrip("0").rstrip(".")
+    stop = f"{experiment.train.stop},{limit}m"
     train = dataclasses.replace(experiment.train, stop=stop)
     print(f"Training a small Chinese→English Transformer in {folder}, {minutes:g} minutes at most.")
     outcome = loop.train(dataclasses.replace(experiment, train=train), folder)

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import time
+from pathlib import Path
 from typing import Literal
 
 from etils import epath
@@ -41,6 +42,25 @@ def path(name: str | os.PathLike) -> epath.Path:
     if mark and importlib.util.find_spec("gcsfs") is None:
         raise ValueError(f"{text}: buckets need more packages: pip install 'tfm[bucket]'")
     return epath.Path(name).expanduser()
+
+
+def check_output(path: Path) -> None:
+    """Checks that a local file can be written at ``path``, before time is spent on its content.
+
+    Raises:
+      OSError: it is a folder or another thing that is no file, its folder does not exist, or no
+        file can be created there; the message names the path.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; name a file to write to")
+    if path.exists() and not path.is_file():  # the finished file would replace a device or pipe
+        raise OSError(f"{path}: is no regular file; name a file to write to")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: cannot be written, {path.parent} is no folder")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {reason(error)}") from error
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | bytearray) -> None:

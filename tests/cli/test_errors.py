@@ -10,7 +10,7 @@ import jax
 import pytest
 import tiny
 
-from tfm import config
+from tfm import config, memory
 from tfm.positions import Learned
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -184,8 +184,9 @@ def test_contradictory_settings(fails, experiment, tmp_path):
 def test_impossible_model_is_refused_before_the_data_is_opened(fails, experiment, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     path = experiment(model={"heads": 0}, data={"train": (nowhere, nowhere)})
-    assert train(fails, path, tmp_path / "run") == "heads 0 must be 1 or more"
-    assert fails("check-data", path) == "heads 0 must be 1 or more"
+    message = f"experiment {path}: model.heads 0: must be from 1 to 16,777,216"
+    assert train(fails, path, tmp_path / "run") == message
+    assert fails("check-data", path) == message
     assert not (tmp_path / "run").exists()
 
 
@@ -215,6 +216,67 @@ def test_full_disk_while_translating(fails, tiny_run, tmp_path):
         message = fails("translate", "--model", tiny_run, "--input", source, "--output", out)
     assert str(out) in message and "File too large" in message
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_model_is_read(fails, tmp_path):
+    nowhere, gone = tmp_path / "no model", tmp_path / "gone" / "out"
+    for path, message in ((tmp_path, "is a folder"), (gone, "is no folder")):
+        found = fails("translate", "--model", nowhere, "--output", path)
+        assert found.startswith(f"{path}: ") and message in found
+        found = fails("inspect", "ab", "--model", nowhere, "-o", path)
+        assert found.startswith(f"{path}: ") and message in found
+    text = tiny.write(tmp_path / "text", ["a"])
+    assert "is a folder" in fails("embed", "train", text, "--output", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--batch-size", "0"), "--batch-size 0: must be 1 or more"),
+        (("--beam-size", "0"), "--beam-size 0: must be 1 or more"),
+        (("--n-best", "0"), "--n-best 0: must be 1 or more"),
+        (("--max-length-factor", "-1"), "--max-length-factor -1.0: must be from 0 to 1,000"),
+        (("--max-length-factor", "nan"), "--max-length-factor nan: must be from 0 to 1,000"),
+        (("--length-penalty", "nan"), "--length-penalty nan: must be from -10 to 10"),
+        (("--length-penalty", "inf"), "--length-penalty inf: must be from -10 to 10"),
+        (("--temperature", "0"), "--temperature 0.0: must be from 0.0001 to 10,000"),
+        (("--source-length", "1"), "--source-length 1: must be from 2 to 65,535; the last token"),
+    ],
+)
+def test_settings_of_a_search_out_of_range(fails, tmp_path, options, message):
+    found = fails("translate", "--model", tmp_path / "no model", *options)
+    assert found.startswith(message)
+
+
+def test_a_beam_that_does_not_fit_into_memory(fails, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 2**30)
+    out = tmp_path / "out"
+    options = "--model", tiny_run, "--output", out, "--beam-size", 100_000
+    message = fails("translate", *options, stdin=b"ab cd\n" * 64)
+    assert message.startswith("decode.beam_size 100000: searching 16 sentence(s) of 8 tokens")
+    assert "1.0 GiB are free: lower beam_size to " in message
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"learning_rate": float("nan")}}, "optimizer.learning_rate nan: must be m"),
+        ({"data": {"rows": 0}}, "data.rows 0: must be from 1 to 65,536"),
+        ({"train": {"patience": -1}}, "train.patience -1: must be 0 or more; 0 is off"),
+        ({"train": {"seed": "3"}}, "train.seed '3': must be an int, not str"),
+        ({"train": {"metric": "ter"}}, "train.metric 'ter': choose from bleu, chrf, loss"),
+    ],
+)
+def test_a_field_of_an_experiment_out_of_range(fails, experiment, tmp_path, changes, message):
+    path = experiment(**changes)
+    assert train(fails, path, tmp_path / "run").startswith(f"experiment {path}: {message}")
+    assert not (tmp_path / "run").exists()
+    ((section, fields),) = changes.items()
+    ((name, value),) = fields.items()
+    if isinstance(value, int | float):  # a value of another type is refused as it is parsed
+        option = f"--{section}.{name.replace('_', '-')}", value
+        assert train(fails, experiment(), tmp_path / "run", *option).startswith(message)
 
 
 def test_n_best_beyond_the_beam(fails, tiny_run):

@@ -249,5 +249,6 @@ def test_transforms_of_logits(rng):
     np.testing.assert_array_equal(kept, logits >= threshold)
     equal = transforms.top_k(jnp.array([1.0, 3.0, 3.0, 2.0]), 1)
     np.testing.assert_array_equal(equal, [-np.inf, 3.0, 3.0, -np.inf])  # equals are all kept
+    np.testing.assert_array_equal(transforms.top_k(logits, 10), logits)  # there are only 9
     assert transforms.sampling(Decode(strategy="sample")) == ()
     assert len(transforms.sampling(Decode(top_k=2, temperature=0.5))) == 2

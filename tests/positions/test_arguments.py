@@ -11,6 +11,10 @@ from tfm.positions import rotary
 
 B, T, S, N, K, H, D, L = 3, 5, 7, 4, 2, 8, 6, 9
 DISTANCES = positions.consecutive(T, S)
+FIRE = {
+    "c": floats(), "threshold": floats(), "w1": floats(1, 3), "b1": floats(3),
+    "w2": floats(3, N), "b2": floats(N),
+}  # fmt: skip
 XL = {"w": floats(D, N, H), "u": floats(N, H), "v": floats(N, H)}
 
 CALLS = [
@@ -39,6 +43,16 @@ CALLS = [
     Call(
         positions.from_one_position, {"key_positions_S": ints(S), "position": ints()},
         {"position": ""},
+    ),
+    Call(positions.fire_params, {"heads": N, "hidden": 3, "threshold": 2.0}),
+    Call(
+        positions.fire_bias,
+        {"params": FIRE, "distances": DISTANCES, "positions_BT": ints(B, T)},
+        {
+            "params/c": "", "params/threshold": "", "params/w1": "IF", "params/b1": "F",
+            "params/w2": "FN", "params/b2": "N",
+        },
+        shared="TF",
     ),
     Call(positions.shaw_params, {"clip": 2, "head_dim": H}),
     Call(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tfm import params, positions
+from tfm import params, positions, ranges
 from tfm.positions.fire import FIRE, fire_bias, fire_params
 
 N, HIDDEN = 3, 5
@@ -80,6 +80,7 @@ def test_its_start_and_its_gradients():
 
 
 def test_what_makes_no_sense_is_refused():
-    assert FIRE(hidden=0).problem(32, N, 8) == "hidden 0 must be 1 or more"
-    assert FIRE(threshold=0.0).problem(32, N, 8) == "threshold 0.0 must be positive"
-    assert FIRE().problem(32, N, 8) is None
+    with pytest.raises(ValueError, match="hidden 0: must be from 1"):
+        ranges.check(FIRE(hidden=0))
+    with pytest.raises(ValueError, match="threshold 0.0: must be more than 0"):
+        ranges.check(FIRE(threshold=0.0))

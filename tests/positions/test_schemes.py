@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tfm
-from tfm import params, positions
+from tfm import params, positions, ranges
 from tfm.positions import SCHEMES, schemes
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -152,7 +152,9 @@ def test_only_learned_positions_have_a_longest_sentence():
 
 def test_only_rotary_positions_can_be_scaled():
     assert positions.Rotary(base=7.0).scaled(2.0) == positions.Rotary(base=7.0, scaling=2.0)
-    with pytest.raises(ValueError, match=r"rotary_scaling 0\.0 must be positive"):
+    with pytest.raises(
+        ValueError, match=r"rotary_scaling 0\.0: must be 0\.001 or more; positions are div"
+    ):
         positions.Rotary().scaled(0.0)
     for name in SCHEMES.keys() - {"rotary"}:
         with pytest.raises(ValueError, match=r"rotary_scaling 2\.0: .*not rotary; leave it out"):
@@ -165,17 +167,33 @@ def test_only_rotary_positions_can_be_scaled():
         (positions.Sinusoidal(), "d_model 15 must be even"),
         (positions.TransformerXL(), "d_model 15 must be even"),
         (positions.Rotary(), "head width 5 must be even"),
-        (positions.Rotary(scaling=0.0), "scaling 0.0 must be positive"),
-        (positions.Rotary(scaling=float("nan")), "scaling nan must be positive"),
-        (positions.Rotary(base=1.0), "base 1.0 must be more than 1"),
-        (positions.Learned(0), "max_length 0 must be 1 or more"),
-        (positions.Shaw(0), "clip 0 must be 1 or more"),
         (positions.T5(7), "even number of buckets, 4 or more, got 7"),
         (positions.T5(8, 4), "max_distance 4 must be more than the 4 exact buckets"),
     ],
 )
 def test_a_scheme_that_does_not_fit_the_sizes_says_why(scheme, message):
     assert message in scheme.problem(15, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (positions.Sinusoidal(1.0), "max_wavelength 1.0: must be more than 1"),
+        (
+            positions.Rotary(scaling=0.0),
+            "scaling 0.0: must be 0.001 or more; positions are divided",
+        ),
+        (positions.Rotary(scaling=float("nan")), "scaling nan: must be 0.001 or more"),
+        (positions.Rotary(base=1.0), "base 1.0: must be more than 1"),
+        (positions.Learned(0), "max_length 0: must be from 1 to"),
+        (positions.Shaw(0), "clip 0: must be from 1 to"),
+        (positions.T5(2), "buckets 2: must be from 4 to"),
+        (positions.make("rotary", base="x"), "base 'x': must be a float, not str"),
+    ],
+)
+def test_a_hyperparameter_out_of_its_range_is_refused(scheme, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ranges.check(scheme)
 
 
 def compared_names(path):

@@ -75,7 +75,7 @@ def test_schedule_can_be_traced():
         ({"schedule": "rsqrt"}, "optimizer.warmup 0"),
         ({"schedule": "linear"}, "optimizer.schedule 'linear': choose from rsqrt, cosine"),
         ({"warmup": -1}, "optimizer.warmup -1"),
-        ({"learning_rate": 0.0}, "optimizer.learning_rate 0.0: must be positive"),
+        ({"learning_rate": 0.0}, "optimizer.learning_rate 0.0: must be more than 0"),
         ({"final_fraction": 2.0}, "optimizer.final_fraction 2.0"),
         ({"name": "sgd"}, "optimizer.name 'sgd': choose from adam, adamw"),
         ({"weight_decay": 0.1}, "set optimizer.name to adamw"),

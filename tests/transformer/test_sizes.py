@@ -112,29 +112,35 @@ def test_deepnorm_initialises_values_outputs_and_feed_forward_smaller():
         ({"tie": "source-output", "target_vocab": 13}, "source-output.* 11 .* 13"),
         ({"positions": "rotary", "head_dim": 5}, "'rotary'.* head width 5 must be even"),
         ({"positions": "transformer_xl", "d_model": 15, "head_dim": 4}, "d_model 15 must be even"),
-        ({"attention": "local", "window": 0}, "window 0: .* 1 position or more"),
-        ({"soft_cap": -1.0}, "soft_cap -1.0 may not be negative"),
-        ({"positions": "rotary:scaling=0.0"}, "'rotary': scaling 0.0 must be positive"),
+        ({"attention": "local", "window": 0}, "^window 0: must be 1 or more"),
+        ({"soft_cap": -1.0}, "^soft_cap -1.0: must be 0.001 or more, or 0; 0 is off"),
+        (
+            {"positions": "rotary:scaling=0.0"},
+            "^positions.scaling 0.0: must be 0.001 or more; positions are div",
+        ),
         ({"attention": "linear", "soft_cap": 5.0}, "'linear' with soft_cap=5.0: .* set it to 0"),
         ({"attention": "linear", "attention_dropout": 0.1}, "attention_dropout=0.1: .*neither"),
-        ({"heads": 0}, "heads 0 must be 1 or more"),
-        ({"kv_heads": -4}, "kv_heads -4 must be 0 or more"),
-        ({"head_dim": -1}, "head_dim -1 must be 0 or more"),
-        ({"encoder_layers": 0}, "encoder_layers 0 must be 1 or more"),
-        ({"decoder_layers": -1}, "decoder_layers -1 must be 1 or more"),
-        ({"d_model": 0}, "d_model 0 must be 1 or more"),
-        ({"d_ff": 0}, "d_ff 0 must be 1 or more"),
-        ({"positions": "shaw:clip=0"}, "'shaw': clip 0 must be 1 or more"),
-        ({"positions": "learned:max_length=0"}, "max_length 0 must be 1 or more"),
-        ({"positions": "rotary:base=1.0"}, "base 1.0 must be more than 1"),
-        ({"positions": "rotary:interleaved=True,base=-2.0"}, "base -2.0 must be more than 1"),
+        ({"heads": 0}, "^heads 0: must be from 1 to"),
+        ({"kv_heads": -4}, "^kv_heads -4: must be from 0 to"),
+        ({"head_dim": -1}, "^head_dim -1: must be from 0 to"),
+        ({"encoder_layers": 0}, "^encoder_layers 0: must be from 1 to"),
+        ({"decoder_layers": -1}, "^decoder_layers -1: must be from 1 to"),
+        ({"d_model": 0}, "^d_model 0: must be from 1 to"),
+        ({"d_ff": 0}, "^d_ff 0: must be from 1 to"),
+        ({"positions": "shaw:clip=0"}, "^positions.clip 0: must be from 1 to"),
+        ({"positions": "learned:max_length=0"}, "^positions.max_length 0: must be from 1 to"),
+        ({"positions": "rotary:base=1.0"}, "^positions.base 1.0: must be more than 1"),
+        (
+            {"positions": "rotary:interleaved=True,base=-2.0"},
+            "^positions.base -2.0: must be more than 1",
+        ),
         ({"positions": "t5:buckets=7"}, "positions='t5.*even number.*got 7"),
-        ({"positions": "t5:buckets=2"}, "positions='t5.*4 or more, got 2"),
+        ({"positions": "t5:buckets=2"}, "^positions.buckets 2: must be from 4 to"),
         ({"positions": "t5:buckets=8,max_distance=4"}, "4 must be more than the 4 exact buckets"),
-        ({"positions": 3}, "positions 3 must be a scheme, such as"),
-        ({"dropout": 1.0}, "^dropout 1.0 must be less than 1"),
-        ({"attention_dropout": -0.1}, "attention_dropout -0.1 must be .*not negative"),
-        ({"activation_dropout": float("nan")}, "activation_dropout nan must be less than 1"),
+        ({"positions": 3}, "^positions 3: must be a Scheme, not int"),
+        ({"dropout": 1.0}, "^dropout 1.0: must be from 0 to 0.999; 0 is off"),
+        ({"attention_dropout": -0.1}, "^attention_dropout -0.1: must be from 0"),
+        ({"activation_dropout": float("nan")}, "^activation_dropout nan: must be from 0"),
     ],
 )
 def test_sizes_that_do_not_fit_are_an_error_that_names_both(changes, message):
@@ -144,7 +150,7 @@ def test_sizes_that_do_not_fit_are_an_error_that_names_both(changes, message):
 
 def test_all_but_vocabularies_is_checked_before_there_are_any():
     transformer.validate(architecture(source_vocab=0, target_vocab=0), vocabularies=False)
-    with pytest.raises(ValueError, match="heads 0 must be 1"):
+    with pytest.raises(ValueError, match="heads 0: must be from 1"):
         transformer.validate(
             architecture(source_vocab=0, target_vocab=0, heads=0), vocabularies=False
         )

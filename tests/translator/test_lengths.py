@@ -123,9 +123,9 @@ def test_other_lengths_and_scaling_than_in_training():
             "source_length 129: .*positions 0 to 127; 128 is the most",
         ),
         ("learned:max_length=128", {"target_length": 200}, "target_length 200: .*learned"),
-        ("sinusoidal", {"source_length": 1}, "source_length 1: must be 2 or more"),
+        ("sinusoidal", {"source_length": 1}, "source_length 1: must be from 2 to 65,535"),
         ("sinusoidal", {"rotary_scaling": 2.0}, "Sinusoidal, not rotary; leave it out"),
-        ("rotary", {"rotary_scaling": 0.0}, r"rotary_scaling 0.0 must be positive"),
+        ("rotary", {"rotary_scaling": 0.0}, r"rotary_scaling 0.0: must be 0.001 or more"),
     ],
 )
 def test_lengths_and_scaling_that_a_scheme_does_not_allow(scheme, changes, message):
@@ -134,7 +134,7 @@ def test_lengths_and_scaling_that_a_scheme_does_not_allow(scheme, changes, messa
 
 
 def test_a_length_that_a_model_cannot_take_is_an_error_that_names_the_model(tiny_run):
-    with pytest.raises(ValueError, match=r"model .*run: source_length 0: must be 2 or more"):
+    with pytest.raises(ValueError, match=r"model .*run: source_length 0: must be from 2"):
         tfm.load(tiny_run, source_length=0)
 
 

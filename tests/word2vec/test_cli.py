@@ -155,14 +155,17 @@ def test_align_without_held_out_pairs(command, files, share):
         (("neighbours", "gone.bin", "a"), "gone.bin: no such file"),
         (("neighbours", "v.txt"), "no word given"),
         (("neighbours", "v.txt", "a", "--minus", "a"), "+a -a cancel out"),
-        (("neighbours", "v.txt", "a", "--count", "-1"), "a count of -1"),
+        (("neighbours", "v.txt", "a", "--count", "-1"), "--count -1: must be 1 or more"),
         (("align", "a.bin", "b.bin"), "give --dictionary, or --source-text and --target-text"),
         (
             (*ALIGN, "--dictionary", "dictionary", "--source-text", "a.txt"),
             "excludes parallel text",
         ),
-        ((*ALIGN, "--dictionary", "dictionary", "--held-out", "1"), "a held-out share of 1.0"),
-        ((*ALIGN, "--dictionary", "dictionary", "--held-out", "-0.5"), "a held-out share of -0.5"),
+        ((*ALIGN, "--dictionary", "dictionary", "--held-out", "1"), "--held-out 1.0: must be 0 or"),
+        (
+            (*ALIGN, "--dictionary", "dictionary", "--held-out", "-0.5"),
+            "--held-out -0.5: must be 0 or",
+        ),
         ((*ALIGN, "--dictionary", "foreign"), "none of 1 pairs of words"),
         ((*ALIGN, "--source-text", "zh.gz", "--target-text", "a.txt"), "zh.gz: '发生"),
         (

@@ -246,18 +246,24 @@ def test_a_text_that_subsampling_empties_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"epochs": 0}, "epochs 0 must be at least 1"),
+        ({"epochs": 0}, "epochs 0: must be 1 or more"),
         ({"centres": 0}, "centres 0"),
         ({"window": 0}, "window 0"),
-        ({"seed": -1}, "seed -1 must be at least 0"),
+        ({"seed": -1}, "seed -1: must be from 0 to 4,294,967,295"),
         ({"subsample": -1.0}, "subsample -1.0"),
         ({"replicas": -1}, "replicas -1"),
-        ({"tables": "one", "objective": "hierarchical"}, "tables must be 'two'"),
+        ({"exponent": float("nan")}, "exponent nan: must be from -2 to 2"),
+        ({"method": "glove"}, "method 'glove': choose from cbow, skipgram"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, says):
     with pytest.raises(ValueError, match=says):
-        Config(**settings)
+        training.train(Config(**settings), np.zeros(1, np.int32), None)
+
+
+def test_settings_that_exclude_each_other_are_refused():
+    with pytest.raises(ValueError, match="tables must be 'two'"):
+        Config(tables="one", objective="hierarchical")
 
 
 def test_inputs_start_small_and_outputs_at_zero():

@@ -10,11 +10,13 @@ import os
 import sys
 from collections.abc import Callable
 
+import jax
 import tyro
 
 import tfm
 from tfm import config, hint, terminal
 from tfm.cli import completion, embed, inspect, plan, train, translate
+from tfm.cli.arguments import checked
 from tfm.cli.options import REGISTRY
 
 _USAGE = """usage: tfm COMMAND [options]
@@ -75,13 +77,20 @@ def main() -> None:
         sys.exit(141)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"tfm {name}: error: " + " ".join(str(error).split()))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in text:
+            raise
+        sys.exit(f"tfm {name}: error: out of memory, take smaller sizes or batches: {text[:160]}")
 
 
 def _call(name: str, arguments: list[str]) -> int:
     """Parses the options of one command and runs it."""
     command = _COMMANDS[name]
     if isinstance(command, dict):
-        return tyro.extras.subcommand_cli_from_dict(command, prog=f"tfm {name}", args=arguments)
+        commands = {sub: checked(function) for sub, function in command.items()}
+        return tyro.extras.subcommand_cli_from_dict(commands, prog=f"tfm {name}", args=arguments)
+    command = checked(command)
     if name not in _EXPERIMENT_COMMANDS:
         return tyro.cli(command, prog=f"tfm {name}", args=arguments, registry=REGISTRY)
     if not arguments or arguments[0].startswith("-"):

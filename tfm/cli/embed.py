@@ -12,6 +12,7 @@ import tyro
 from tfm import config, terminal
 from tfm.data import text, vocabulary
 from tfm.data.tokenizer import Tokenizer, load
+from tfm.ranges import SEED, Length, Range
 from tfm.word2vec import model, words
 
 _log = logging.getLogger("tfm")
@@ -24,8 +25,8 @@ def train(
     files: Files,
     output: Path,
     tokenizer: Path | None = None,
-    pieces: int | None = None,
-    language: str = "en",
+    pieces: config.Pieces | None = None,
+    language: Annotated[str, Length(1)] = "en",
     settings: Annotated[model.Config, tyro.conf.arg(name="")] = model.Config(),  # noqa: B008
 ) -> int:
     """Learn word vectors from text.
@@ -75,7 +76,7 @@ def neighbours(
     vectors: Annotated[Path, tyro.conf.Positional],
     plus: Annotated[tuple[str, ...], tyro.conf.Positional],
     minus: tuple[str, ...] = (),
-    count: int = 10,
+    count: Annotated[int, Range(least=1)] = 10,
 ) -> int:
     """Print the words nearest to a word, or to a sum of words, with their cosines.
 
@@ -99,7 +100,7 @@ def evaluate(
     vectors: Annotated[Path, tyro.conf.Positional],
     similarity: tuple[Path, ...] = (),
     analogies: tuple[Path, ...] = (),
-    most: int | None = None,
+    most: Annotated[int, Range(least=1)] | None = None,
 ) -> int:
     """Score vectors by human similarity judgements and by analogies; print JSON.
 
@@ -142,8 +143,8 @@ def align(
     target_text: tuple[Path, ...] = (),
     source_tokenizer: Path | None = None,
     target_tokenizer: Path | None = None,
-    held_out: float = 0.2,
-    seed: int = 0,
+    held_out: Annotated[float, Range(least=0, below=1)] = 0.2,
+    seed: Annotated[int, SEED] = 0,
     source_output: Path | None = None,
     target_output: Path | None = None,
 ) -> int:
@@ -209,8 +210,8 @@ def _check_dictionary_options(
         raise ValueError("embed align: give --dictionary, or --source-text and --target-text")
     if dictionary is not None and any((*texts, *tokenizers)):
         raise ValueError(
-            "embed align: --dictionary excludes parallel text: "
-            "give it alone, or the texts and their tokenizers"
+            "embed align: --dictionary excludes parallel text (--source-text, --target-text, "
+            "--source-tokenizer, --target-tokenizer): give one or the other"
         )
     for files, tokenizer in zip(texts, tokenizers, strict=True):
         words.check(files, by_words=tokenizer is None)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from tfm import storage
 from tfm.cli.options import UNCHANGED, Decoding, PairModel, given
 
 _log = logging.getLogger("tfm")
@@ -34,11 +35,13 @@ def inspect(
     """
     from tfm import inspect
 
+    path = Path("report.html") if output is None and not as_json else output
+    if path is not None:
+        storage.check_output(path)
     trace = inspect.trace(model.load(), sentence, reference, **given(decode))
     if as_json:
         print(json.dumps(inspect.as_data(trace), ensure_ascii=False))
-    if output is not None or not as_json:
-        path = output or Path("report.html")
+    if path is not None:
         path.write_text(inspect.page(trace, language), encoding="utf-8")
         _log.info(f"{trace.source.text} → {trace.target.text}: {path}")
     return 0

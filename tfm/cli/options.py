@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from tfm.config import SENTENCE_LENGTH
 from tfm.decoding import Decode
 from tfm.positions import Scheme, schemes
+from tfm.positions.rotary import SCALING
 
 if TYPE_CHECKING:
     from tfm.translator import Translator
@@ -28,8 +30,8 @@ class ModelOptions:
     """
 
     model: str
-    source_length: int | None = None
-    rotary_scaling: float | None = None
+    source_length: Annotated[int, SENTENCE_LENGTH] | None = None
+    rotary_scaling: Annotated[float, SCALING] | None = None
 
     def load(self) -> "Translator":
         """Opens the model."""
@@ -47,12 +49,12 @@ class PairModelOptions(ModelOptions):
         target_length: The most tokens of a given translation. The run's own by default.
     """
 
-    target_length: int | None = None
+    target_length: Annotated[int, SENTENCE_LENGTH] | None = None
 
 
 def _decode_options() -> type:
     """``Decode`` with every field optional: what is not given is the run's own."""
-    kinds = typing.get_type_hints(Decode)
+    kinds = typing.get_type_hints(Decode, include_extras=True)
     fields = [
         (f.name, kinds[f.name] | None, dataclasses.field(default=None))
         for f in dataclasses.fields(Decode)

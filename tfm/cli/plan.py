@@ -1,14 +1,17 @@
 """``tfm plan``."""
 
+from typing import Annotated
+
 from tfm.cli.train import Experiment
+from tfm.ranges import Range
 
 
 def plan(
     experiment: Experiment,
     topology: str,
-    epoch_tokens: float = 0.0,
-    tries: int = 16,
-    decode_length: int = 64,
+    epoch_tokens: Annotated[float, Range(least=0)] = 0.0,
+    tries: Annotated[int, Range(least=0)] = 16,
+    decode_length: Annotated[int, Range(0, 65_535, note="0 plans no translation")] = 64,
 ) -> int:
     """What an experiment needs on hardware that is not here: memory, traffic and time.
 

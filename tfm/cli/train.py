@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from tfm import config, processes
+from tfm.ranges import Range
 
 _log = logging.getLogger("tfm")
 
@@ -52,7 +53,9 @@ def check_data(experiment: Experiment, workdir: str | None = None) -> int:
     return 0
 
 
-def demo(workdir: Path = Path("runs/demo"), minutes: float = 5.0) -> int:
+def demo(
+    workdir: Path = Path("runs/demo"), minutes: Annotated[float, Range(least=0.01, most=1e6)] = 5.0
+) -> int:
     """Train on the built-in Chinese-English phrasebook, score unseen pairs, and translate some.
 
     Args:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import tyro
 
+from tfm import storage
 from tfm.cli.options import UNCHANGED, Decoding, Model, PairModel, given
 from tfm.data import text
+from tfm.ranges import Range
 
 if TYPE_CHECKING:
     from tfm.translator import Translation, Translator
@@ -23,7 +25,7 @@ def translate(
     model: Model,
     input: Path | None = None,
     output: Path | None = None,
-    n_best: int = 1,
+    n_best: Annotated[int, Range(least=1)] = 1,
     alignment: bool = False,
     decode: Decoding = UNCHANGED,
 ) -> int:
@@ -42,6 +44,8 @@ def translate(
     """
     if alignment and n_best > 1:
         raise ValueError("--alignment is of the best translation: leave --n-best at 1")
+    if output is not None:
+        storage.check_output(output)
     translator, settings = model.load(), given(decode)
     batch_size = settings.get("batch_size", translator.experiment.decode.batch_size)
     with _reading(input) as (lines, is_terminal), _writing(output) as out:

@@ -148,6 +148,11 @@ def _explain(error: str, language: str, size: int, sentences: int) -> str:
             f"{where} need at least {least[1]} pieces for their characters, but {size} were asked "
             "for; raise tokenizer.source_size or target_size, or lower tokenizer.coverage"
         )
+    if "(vocab_size) >= (0)" in error:  # nothing is left beside special pieces and bytes
+        return (
+            f"{where}, {size} pieces asked for, but bytes and special pieces alone take 260: raise "
+            "tokenizer.source_size or target_size, or unset tokenizer.byte_fallback"
+        )
     if "sentences_.empty()" in error or "all_chars_count" in error:
         return f"{where} with text in them: nothing to train on"
     return f"{where}, {size} pieces asked for: {error}"

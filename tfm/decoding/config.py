@@ -1,7 +1,11 @@
 """How to decode: a frozen dataclass, static in every compiled search."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tfm.ranges import SEED, Range
+
+_EXPONENT = Range(least=-10, most=10)  # a length to this power must be finite in float32
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,17 @@ class Decode:
     """
 
     strategy: Literal["beam", "sample"] = "beam"
-    beam_size: int = 5
-    length_penalty: float = 1.0
+    beam_size: Annotated[int, Range(least=1)] = 5
+    length_penalty: Annotated[float, _EXPONENT] = 1.0
     length_norm: Literal["power", "gnmt"] = "gnmt"
-    samples: int = 1
-    temperature: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int = 0
-    max_length_factor: float = 2.0
-    max_length_offset: int = 10
-    batch_size: int = 64
+    samples: Annotated[int, Range(least=1)] = 1
+    temperature: Annotated[float, Range(least=1e-4, most=1e4)] = 1.0
+    top_k: Annotated[int, Range(least=0, note="0 draws among all")] = 0
+    min_p: Annotated[float, Range(least=0, most=1, note="0 draws among all")] = 0.0
+    seed: Annotated[int, SEED] = 0
+    max_length_factor: Annotated[float, Range(least=0, most=1000)] = 2.0
+    max_length_offset: Annotated[int, Range(least=0, most=1_000_000)] = 10
+    batch_size: Annotated[int, Range(least=1)] = 64
 
     @property
     def hypotheses(self) -> int:

@@ -15,8 +15,8 @@ def temperature(logits: jax.Array, value: float) -> jax.Array:
 
 
 def top_k(logits: jax.Array, k: int) -> jax.Array:
-    """Excludes all but the k largest logits and their equals (Fan 2018)."""
-    kth = jax.lax.top_k(logits, k)[0][..., -1:]
+    """Excludes all but the k largest logits and their equals (Fan 2018); none if k is above V."""
+    kth = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][..., -1:]
     return jnp.where(logits >= kth, logits, -jnp.inf)
 
 

@@ -1,6 +1,5 @@
 """Every step of one sentence through a model, as data."""
 
-import dataclasses
 from typing import Any
 
 import flax.struct
@@ -120,7 +119,8 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
 
     if decode.get("strategy", "beam") != "beam":
         raise ValueError(f"inspect: shows beam search, not strategy {decode['strategy']!r}")
-    settings = dataclasses.replace(model.experiment.decode, **decode | {"strategy": "beam"})
+    settings = model.decode_settings(**decode | {"strategy": "beam"})
+    model.require_memory(settings, 1, len(source_ids))
     searched = beam.record(
         model.params, arch, settings, source_ids, BOS, model.execution, compiler_options=QUICK
     )

@@ -55,8 +55,9 @@ def plan(
       decode_length: pieces of the sentences to translate; 0 plans no translation.
 
     Raises:
-      ValueError: no such hardware, or sizes that do not go together.
+      ValueError: a field out of its range, no such hardware, or sizes that do not go together.
     """
+    config.check(experiment)
     topology = find(hardware)
     asked, assumed = complete(experiment, topology)
     transformer.validate(asked.model, asked.execution)

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from tfm.params import Param, Tree, normal
 from tfm.positions.scheme import Scheme
+from tfm.ranges import Range
 from tfm.shapes import Check
 from tfm.values import Values, known_values
 
@@ -77,7 +79,7 @@ class Sinusoidal(Scheme):
       max_wavelength: the longest wavelength is 2π times this.
     """
 
-    max_wavelength: float = 10_000.0
+    max_wavelength: Annotated[float, Range(above=1)] = 10_000.0
 
     acts_on = "input"
 
@@ -100,13 +102,9 @@ class Learned(Scheme):
       max_length: rows of the table, and so the longest sentence.
     """
 
-    max_length: int = 512
+    max_length: Annotated[int, Range(least=1, most=2**24)] = 512
 
     acts_on = "input"
-
-    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
-        """See ``Scheme``."""
-        return None if self.max_length >= 1 else f"max_length {self.max_length} must be 1 or more"
 
     @property
     def longest(self) -> int:

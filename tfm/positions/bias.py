@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from tfm.params import Param, Tree, normal
 from tfm.positions.distances import Distances
 from tfm.positions.scheme import Scheme
+from tfm.ranges import Range
 from tfm.shapes import Check
 from tfm.values import Values, is_integer, shown
 
@@ -139,8 +141,8 @@ class T5(Scheme):
       max_distance: distances from this one on share the last bucket.
     """
 
-    buckets: int = 32
-    max_distance: int = 128
+    buckets: Annotated[int, Range(least=4, most=2**16)] = 32
+    max_distance: Annotated[int, Range(least=2)] = 128
 
     acts_on = "bias"
 

@@ -1,6 +1,7 @@
 """FIRE: a small network maps the distance, relative to the query's position, to a bias."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,16 @@ import jax.numpy as jnp
 from tfm.params import Param, Tree, like, normal, zeros
 from tfm.positions.distances import Distances
 from tfm.positions.scheme import Scheme
+from tfm.ranges import Range
+from tfm.shapes import Check
+from tfm.values import Values
 
 
 def fire_params(heads: int, hidden: int, threshold: float) -> Tree:
     """c, the threshold L, and the network's two layers; all layers of a side share them."""
+    check = Values("fire_params")
+    check.counts(heads=heads, hidden=hidden)
+    check.positive(threshold=threshold)
     scalar = lambda value: Param((), (), jax.nn.initializers.constant(value))  # noqa: E731
     return {
         "c": scalar(0.1),
@@ -34,6 +41,11 @@ def fire_bias(params: Tree, distances: Distances, positions_BT: jax.Array) -> ja
       distances: j - i.
       positions_BT: i, the position of each query in its sentence.
     """
+    Values("fire_bias").instance(Distances, distances=distances)
+    check = Check("fire_bias", **distances.sizes())
+    leaves = {"c": "", "threshold": "", "w1": "IF", "b1": "F", "w2": "FN", "b2": "N"}
+    check.params(params, leaves, "fire_params")
+    check.ints(positions_BT=positions_BT)
     psi = lambda x: jnp.log(jnp.abs(params["c"] * x) + 1.0)  # noqa: E731
     away_M = -jnp.asarray(distances.values_M, jnp.float32)  # i - j
     ratio_TS = distances.pick((jnp.sign(away_M) * psi(away_M))[None])
@@ -54,16 +66,10 @@ class FIRE(Scheme):
       threshold: the initial L: queries at positions before it share one scale.
     """
 
-    hidden: int = 32
-    threshold: float = 512.0
+    hidden: Annotated[int, Range(least=1, most=2**16)] = 32
+    threshold: Annotated[float, Range(above=0)] = 512.0
 
     acts_on = "bias"
-
-    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
-        """See ``Scheme``."""
-        if self.hidden < 1:
-            return f"hidden {self.hidden} must be 1 or more"
-        return None if self.threshold > 0 else f"threshold {self.threshold} must be positive"
 
     def side_params(self, d_model: int, heads: int) -> Tree:
         """See ``Scheme``."""

@@ -5,6 +5,7 @@ Each is a few plain functions of arrays, and a scheme that binds parameters and 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from tfm.positions.absolute import sinusoidal
 from tfm.positions.distances import Distances
 from tfm.positions.scheme import Scheme
 from tfm.positions.terms import Relative
+from tfm.ranges import Range
 from tfm.shapes import Check
 from tfm.values import Values
 
@@ -113,13 +115,9 @@ class Shaw(Scheme):
       clip: farther distances share the vectors of this one.
     """
 
-    clip: int = 16
+    clip: Annotated[int, Range(least=1, most=2**24)] = 16
 
     acts_on = "relative"
-
-    def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
-        """See ``Scheme``."""
-        return None if self.clip >= 1 else f"clip {self.clip} must be 1 or more"
 
     def layer_params(self, d_model: int, heads: int, head_dim: int) -> Tree:
         """See ``Scheme``."""

@@ -3,13 +3,17 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from tfm.positions.scheme import Rotation, Scheme
+from tfm.ranges import Range
 from tfm.shapes import Check
 from tfm.values import Values
+
+SCALING = Range(least=1e-3, note="positions are divided by it")
 
 
 def frequencies(head_dim: int, base: float = 10_000.0, scaling: float = 1.0) -> jax.Array:
@@ -93,28 +97,22 @@ class Rotary(Scheme):
       base, scaling, interleaved: see ``rotate``.
     """
 
-    base: float = 10_000.0
-    scaling: float = 1.0
+    base: Annotated[float, Range(above=1)] = 10_000.0
+    scaling: Annotated[float, SCALING] = 1.0
     interleaved: bool = False
 
     acts_on = "rotation"
 
     def problem(self, d_model: int, heads: int, head_dim: int) -> str | None:
         """See ``Scheme``."""
-        if not self.scaling > 0:  # NaN is not positive either
-            return f"scaling {self.scaling} must be positive; positions are divided by it"
-        if not self.base > 1:
-            return f"base {self.base} must be more than 1; it spreads the wavelengths"
         if head_dim % 2:
             return f"channels are rotated in pairs: head width {head_dim} must be even"
         return None
 
     def scaled(self, factor: float) -> "Rotary":
         """See ``Scheme``."""
-        if not factor > 0:
-            raise ValueError(
-                f"rotary_scaling {factor} must be positive; positions are divided by it"
-            )
+        if problem := SCALING.problem(factor):
+            raise ValueError(f"rotary_scaling {factor}: {problem}")
         return dataclasses.replace(self, scaling=factor)
 
     def rotation(self, positions_BT: jax.Array) -> Rotation:

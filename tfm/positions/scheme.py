@@ -42,7 +42,7 @@ class Scheme:
         """The scheme with positions divided by ``factor``, for longer sentences than in training.
 
         Raises:
-          ValueError: the scheme has no such hyperparameter, or the factor is not positive.
+          ValueError: the scheme has no such hyperparameter, or the factor is out of its range.
         """
         raise ValueError(
             f"rotary_scaling {factor}: the positions are {type(self).__name__}, not rotary; "

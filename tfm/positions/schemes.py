@@ -6,10 +6,11 @@ and adding its row here.
 
 import ast
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
-from tfm import hint
+from tfm import hint, ranges
 from tfm.positions.absolute import Learned, Sinusoidal
 from tfm.positions.bias import T5, ALiBi
 from tfm.positions.fire import FIRE
@@ -44,12 +45,12 @@ def make(name: str, **hyperparameters: Any) -> Scheme:
     """
     Values("positions").instance(str, name=name)
     if name not in SCHEMES:
-        raise ValueError(f"positions: no scheme {name!r}{hint.nearest(name, SCHEMES)}")
+        raise ValueError(f"positions: no scheme {ranges.shown(name)}{hint.nearest(name, SCHEMES)}")
     fields = {f.name: f for f in dataclasses.fields(SCHEMES[name])}
     for key in hyperparameters:
         if key not in fields:
             known = hint.nearest(key, fields) if fields else "; it has none"
-            raise ValueError(f"positions: {name} has no hyperparameter {key!r}{known}")
+            raise ValueError(f"positions: {name} has no hyperparameter {ranges.shown(key)}{known}")
     return SCHEMES[name](**hyperparameters)
 
 
@@ -65,17 +66,17 @@ def parse(text: str) -> Scheme:
         key, _, value = item.partition("=")
         try:
             values[key.strip()] = ast.literal_eval(value.strip().capitalize())
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"positions: {item!r} in {text!r} is not name=value") from error
-    scheme = make(name.strip(), **values)
-    for field in dataclasses.fields(scheme):
-        value = getattr(scheme, field.name)
-        if field.type is float and type(value) is int:
-            scheme = dataclasses.replace(scheme, **{field.name: float(value)})
-        elif type(value) is not field.type:
-            wanted = type(field.default).__name__
-            raise ValueError(f"positions: {field.name} in {text!r} is not of type {wanted}")
-    return scheme
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            what = f"{ranges.shown(item)} in {ranges.shown(text)}"
+            raise ValueError(f"positions: {what} is not name=value") from error
+    kinds = typing.get_type_hints(type(make(name.strip(), **values)))
+    for key, value in values.items():
+        if kinds[key] is float and type(value) is int:
+            values[key] = float(value)
+        elif type(value) is not kinds[key]:
+            wanted = kinds[key].__name__
+            raise ValueError(f"positions: {key} in {ranges.shown(text)} is not of type {wanted}")
+    return make(name.strip(), **values)
 
 
 def to_text(scheme: Scheme) -> str:

@@ -5,7 +5,10 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from tfm import ranges
+from tfm.ranges import Range
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -25,9 +28,9 @@ class Hosts:
     """
 
     coordinator: str = ""
-    processes: int | None = None
-    process: int | None = None
-    timeout: float = 300.0
+    processes: Annotated[int, Range(least=1)] | None = None
+    process: Annotated[int, Range(least=0)] | None = None
+    timeout: Annotated[float, Range(least=0.1, most=604_800)] = 300.0
 
 
 class Membership(NamedTuple):
@@ -53,10 +56,10 @@ def find(hosts: Hosts, environment: Mapping[str, str] = os.environ) -> Membershi
     machine. JAX assigns each task of a Slurm step the GPU with its number on the node.
 
     Raises:
-      ValueError: only some of the flags or variables are given, or they contradict each other.
+      ValueError: a flag is out of its range, only some of the flags or variables are given, or they
+        contradict each other.
     """
-    if hosts.timeout <= 0:
-        raise ValueError(f"hosts.timeout {hosts.timeout:g}: must be more than 0 seconds")
+    ranges.check(hosts, "hosts")
     flags = hosts.coordinator or None, hosts.processes, hosts.process
     if any(value is not None for value in flags):
         names = ("--hosts.coordinator", "--hosts.processes", "--hosts.process")

@@ -3,11 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 from jax.sharding import AxisType
 
+from tfm import ranges
+from tfm.ranges import Range
+
 AXES = ("data", "fsdp", "tensor", "sequence")
+
+AxisSize = Annotated[int, Range(least=1, special=-1, note="-1 takes the devices left")]
 
 
 @dataclass(frozen=True)
@@ -24,22 +30,20 @@ class Mesh:
       default, becomes 1 where another axis is -1.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-    sequence: int = 1
+    data: AxisSize = -1
+    fsdp: AxisSize = 1
+    tensor: AxisSize = 1
+    sequence: AxisSize = 1
 
 
 def resolve(wanted: Mesh, devices: int) -> Mesh:
     """The mesh sizes with -1 replaced by a number.
 
     Raises:
-      ValueError: the sizes do not fit this number of devices.
+      ValueError: a size is out of range, or they do not fit this number of devices.
     """
+    ranges.check(wanted, "mesh")
     sizes = {name: getattr(wanted, name) for name in AXES}
-    for name, size in sizes.items():
-        if size < 1 and size != -1:
-            raise ValueError(f"mesh.{name} {size}: must be 1 or more, or -1 for all devices left")
     rest = [name for name in AXES if sizes[name] == -1]
     if len(rest) > 1 and rest[0] == "data":
         sizes[rest.pop(0)] = 1

@@ -17,7 +17,7 @@ from tfm import config, params, processes, sharding, storage, terminal, transfor
 from tfm.data import stream
 from tfm.run_folder import RunFolder
 from tfm.terminal import Stopwatch
-from tfm.training import optimizer, setup, step
+from tfm.training import optimizer, setup, step, update_memory
 from tfm.training.metrics import MetricsWriter
 from tfm.training.preemption import PreemptionHandler, ValidationInterrupted
 from tfm.training.progress import Progress
@@ -60,10 +60,10 @@ def train(
       OSError: a checkpoint could not be saved.
     """
     folder = RunFolder(folder)
-    config.parse_stop(experiment.train.stop)
-    transformer.validate(
-        experiment.model, experiment.execution, vocabularies=False
-    )  # before the data is prepared
+    # What can be known without the data, before it is prepared.
+    config.check(experiment)
+    optimizer.check(experiment.optimizer)
+    transformer.validate(experiment.model, experiment.execution, vocabularies=False)
     group.check_shared(folder.path)
     with ExitStack() as stack:
         if group.is_primary:
@@ -127,6 +127,7 @@ class _Run:
     def _restore_or_init(self, rule: Any) -> tuple[step.State, Progress, list[list[float]]]:
         """The state and progress of the newest checkpoint, or initial ones; unlogged metrics."""
         abstract = step.abstract_state(self.experiment, rule, self.layout)
+        update_memory.require_state(abstract)
         restored = self.checkpoints.restore(abstract)
         if restored is None:
             state = setup.initial_state(self.experiment, rule, abstract, self.data.tokenizers)
@@ -303,5 +304,6 @@ class _Run:
         batch = step.abstract_batch(self.experiment, self.layout)
         compiled = self.jit_update.lower(self.state, batch).compile()
         _log.info(f"compiled the update in {time.perf_counter() - start:.1f} s")
+        update_memory.require_update(compiled, self.state.step.sharding.addressable_devices)
         self.metrics.training_time = Stopwatch()
         return compiled

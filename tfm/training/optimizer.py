@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tfm import config, params
+from tfm import config, params, ranges
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
@@ -26,7 +26,7 @@ def schedule(settings: config.Optimizer) -> Schedule:
     Raises:
       ValueError: settings that contradict each other or are out of range.
     """
-    _check_schedule(settings)
+    check(settings)
     warmup, kind = settings.warmup, settings.schedule
 
     def shape(update: jax.Array) -> jax.Array:
@@ -64,6 +64,7 @@ def make(settings: config.Optimizer, declaration: params.Tree) -> optax.Gradient
     Raises:
       ValueError: settings that contradict each other or are out of range.
     """
+    rate = optax.scale_by_learning_rate(schedule(settings))
     rules = {
         "adam": lambda: [optax.scale_by_adam(settings.b1, settings.b2, settings.eps)],
         "adamw": lambda: [optax.scale_by_adam(settings.b1, settings.b2, settings.eps)],
@@ -74,25 +75,12 @@ def make(settings: config.Optimizer, declaration: params.Tree) -> optax.Gradient
         ],
         "lion": lambda: [optax.scale_by_lion(settings.b1, settings.b2)],
     }
-    if settings.name not in rules:
-        raise ValueError(f"optimizer.name {settings.name!r}: choose from {', '.join(rules)}")
-    if settings.name == "adam" and settings.weight_decay:
-        raise ValueError(
-            f"optimizer.weight_decay {settings.weight_decay}: adam has none; "
-            "set optimizer.name to adamw"
-        )
-    if settings.clip < 0 or settings.weight_decay < 0:
-        raise ValueError(
-            f"optimizer.clip {settings.clip} and optimizer.weight_decay {settings.weight_decay}: "
-            "neither may be negative; 0 is off"
-        )
     clip = [optax.clip_by_global_norm(settings.clip)] if settings.clip else []
     decay = (
         [optax.add_decayed_weights(settings.weight_decay, decay_mask(declaration))]
         if settings.weight_decay
         else []
     )
-    rate = optax.scale_by_learning_rate(schedule(settings))
     return optax.chain(*clip, *rules[settings.name](), *decay, rate)
 
 
@@ -110,16 +98,14 @@ def decay_mask(declaration: params.Tree) -> Any:
     return jax.tree.map(is_matrix, declaration, is_leaf=params.is_param)
 
 
-def _check_schedule(settings: config.Optimizer) -> None:
-    kinds = ("rsqrt", "cosine", "constant")
-    if settings.schedule not in kinds:
+def check(settings: config.Optimizer) -> None:
+    """Raises ValueError for settings that are out of range or contradict each other."""
+    ranges.check(settings, "optimizer")
+    if settings.name == "adam" and settings.weight_decay:
         raise ValueError(
-            f"optimizer.schedule {settings.schedule!r}: choose from {', '.join(kinds)}"
+            f"optimizer.weight_decay {settings.weight_decay}: adam has none; "
+            "set optimizer.name to adamw"
         )
-    if settings.learning_rate <= 0:
-        raise ValueError(f"optimizer.learning_rate {settings.learning_rate}: must be positive")
-    if settings.warmup < 0:
-        raise ValueError(f"optimizer.warmup {settings.warmup}: must not be negative")
     if settings.schedule == "rsqrt" and settings.warmup < 1:
         raise ValueError("optimizer.warmup 0: schedule rsqrt needs a warm-up of 1 update or more")
     if settings.schedule == "cosine" and settings.decay_updates <= settings.warmup:
@@ -127,5 +113,3 @@ def _check_schedule(settings: config.Optimizer) -> None:
             f"optimizer.decay_updates {settings.decay_updates}: schedule cosine needs an update "
             f"later than warmup ({settings.warmup}) at which to end"
         )
-    if not 0 <= settings.final_fraction <= 1:
-        raise ValueError(f"optimizer.final_fraction {settings.final_fraction}: must be in [0, 1]")

@@ -41,6 +41,7 @@ class Validation:
           group: the processes that share the work.
         """
         self._group = group
+        self._search = {"strategy": "beam", "beam_size": experiment.train.dev_beam}
         self._experiment, self._folder = experiment, RunFolder(folder)
         self._pairs, self._tokenizers = pairs, tokenizers
         self._scan = scanning.scan(pairs, tokenizers, experiment.data)
@@ -48,6 +49,7 @@ class Validation:
             experiment, None, *tokenizers
         )  # every call brings the weights
         any_device = dataclasses.replace(experiment, execution=self._translator.execution)
+        self._translator.check_memory(self._sentences()[0], **self._search)
         self._sums = jax.jit(
             lambda weights, batch: step.token_loss(weights, any_device, batch, None, 0.0)
         )
@@ -57,16 +59,14 @@ class Validation:
 
         Saves the translations as ``hypotheses/UPDATE.txt`` and logs three of them.
         """
-        data, train = self._experiment.data, self._experiment.train
-        count = train.dev_limit or len(self._pairs)
-        pairs = [self._pairs[i] for i in range(min(len(self._pairs), count))]
-        sources, references = zip(*pairs, strict=True)
+        data = self._experiment.data
+        sources, references = self._sentences()
         mine = slice(self._group.index, None, self._group.count)
         translator = self._translator.with_params(weights)
-        translated = translator.translate(sources[mine], strategy="beam", beam_size=train.dev_beam)
+        translated = translator.translate(sources[mine], **self._search)
         hypotheses = _interleave(self._group.gather(translated))
         self._save(update, hypotheses)
-        for i in np.linspace(0, len(pairs) - 1, 3).astype(int):
+        for i in np.linspace(0, len(sources) - 1, 3).astype(int):
             _log.info(f"  {sources[i]}\n    model: {hypotheses[i]}\n    human: {references[i]}")
         return {
             "loss": self._loss(weights),
@@ -74,6 +74,12 @@ class Validation:
             "chrf": evaluation.chrf(hypotheses, references).value,
             "exact": evaluation.exact_match(hypotheses, references).value,
         }
+
+    def _sentences(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Sources and targets that are translated at a validation."""
+        count = min(len(self._pairs), self._experiment.train.dev_limit or len(self._pairs))
+        sources, targets = zip(*(self._pairs[i] for i in range(count)), strict=True)
+        return sources, targets
 
     def _save(self, update: int, hypotheses: Sequence[str]) -> None:
         if not self._group.is_primary:

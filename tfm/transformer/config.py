@@ -1,7 +1,7 @@
 """What a model is, and how it is computed: two frozen dataclasses, and five sizes with names."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,15 @@ from tfm import layers, positions
 from tfm.attention.kernels import Implementation
 from tfm.embeddings import Lookup
 from tfm.positions import Scheme, schemes
+from tfm.ranges import Range
 from tfm.values import Values
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Tie = Literal["none", "target-output", "source-target", "source-output", "all"]
+
+Rate = Annotated[float, Range(least=0, most=0.999, note="0 is off")]
+Size = Annotated[int, Range(least=1, most=2**24)]
+Depth = Annotated[int, Range(least=1, most=1000)]  # as deep as DeepNet (Wang 2022)
 
 
 @dataclass(frozen=True)
@@ -38,28 +43,28 @@ class Architecture:
       tie: which of the source, target and output tables are one.
     """
 
-    source_vocab: int = 0
-    target_vocab: int = 0
-    d_model: int = 256
-    heads: int = 4
-    kv_heads: int = 0
-    head_dim: int = 0
-    d_ff: int = 1024
-    encoder_layers: int = 3
-    decoder_layers: int = 3
+    source_vocab: Annotated[int, Range(least=0)] = 0
+    target_vocab: Annotated[int, Range(least=0)] = 0
+    d_model: Size = 256
+    heads: Size = 4
+    kv_heads: Annotated[int, Range(least=0, most=2**24, note="0 takes that of heads")] = 0
+    head_dim: Annotated[int, Range(least=0, most=2**24, note="0 takes d_model / heads")] = 0
+    d_ff: Size = 1024
+    encoder_layers: Depth = 3
+    decoder_layers: Depth = 3
     positions: Scheme = positions.Sinusoidal()
     attention: Literal["softmax", "local", "additive", "linear"] = "softmax"
     cross_attention: Literal["softmax", "additive"] = "softmax"
-    window: int = 32
+    window: Annotated[int, Range(least=1)] = 32
     qk_norm: bool = False
-    soft_cap: float = 0.0
+    soft_cap: Annotated[float, Range(least=1e-3, special=0, note="0 is off")] = 0.0
     norm: layers.Norm = "layer"
     norm_placement: layers.Placement = "pre"
     activation: layers.Activation = "relu"
     bias: bool = True
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.0
+    dropout: Rate = 0.1
+    attention_dropout: Rate = 0.0
+    activation_dropout: Rate = 0.0
     tie: Tie = "target-output"
 
     def __post_init__(self) -> None:
@@ -84,7 +89,7 @@ class Execution:
     implementation: Implementation = "auto"
     lookup: Lookup = "gather"
     dtype: Dtype = "auto"
-    unroll: int = 0
+    unroll: Annotated[int, Range(least=0, note="0 unrolls all layers")] = 0
     remat: Literal["none", "dots", "full"] = "none"
 
 

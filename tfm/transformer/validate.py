@@ -2,11 +2,10 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Literal, get_args, get_origin, get_type_hints
 
-from tfm import hint
+from tfm import ranges
 from tfm.attention import kernels
-from tfm.positions import Scheme, schemes
+from tfm.positions import schemes
 from tfm.transformer.config import Architecture, Execution, head_width, table_names
 from tfm.values import Values
 
@@ -20,16 +19,17 @@ def validate(
       vocabularies: whether their sizes must be known; they are not before there are tokenizers.
 
     Raises:
-      ValueError: sizes or variants that do not go together; the message names both.
+      ValueError: a field out of its range, or sizes or variants that do not go together; the
+        message names both.
     """
     check = Values("validate")
     check.instance(Architecture, arch=arch)
     if execution is not None:
         check.instance(Execution, execution=execution)
-    problems = itertools.chain(
-        _names(arch), _names(execution), _fields(arch), _sizes(arch, vocabularies), _variants(arch)
-    )
+    ranges.check(arch)
+    problems = itertools.chain(_sizes(arch, vocabularies), _variants(arch))
     if execution is not None:
+        ranges.check(execution)
         problems = itertools.chain(problems, _kernels(arch, execution))
     # One at a time: later checks rely on what earlier ones have made sure of.
     for problem in problems:
@@ -48,32 +48,6 @@ def attention_needs(
     if training and arch.attention_dropout:
         found.add("dropout")
     return found
-
-
-def _names(settings: Architecture | Execution | None) -> Iterator[str]:
-    """Fields that hold none of the names they may."""
-    for field, kind in get_type_hints(type(settings)).items():
-        known, name = get_args(kind), getattr(settings, field, None)
-        if get_origin(kind) is Literal and name not in known:
-            yield f"{field} {name!r} is not known{hint.nearest(str(name), known)}"
-
-
-def _fields(arch: Architecture) -> Iterator[str]:
-    """Fields that make no sense by themselves."""
-    least = dict.fromkeys(("d_model", "heads", "d_ff", "encoder_layers", "decoder_layers"), 1)
-    least |= {"kv_heads": 0, "head_dim": 0}  # 0 is filled in
-    for field, bound in least.items():
-        if getattr(arch, field) < bound:
-            yield f"{field} {getattr(arch, field)} must be {bound} or more"
-    for field in ("dropout", "attention_dropout", "activation_dropout"):
-        if not 0 <= getattr(arch, field) < 1:
-            yield f"{field} {getattr(arch, field)} must be less than 1 and not negative; 0 is off"
-    if arch.window < 1:
-        yield f"window {arch.window}: local attention must see 1 position or more to each side"
-    if arch.soft_cap < 0:
-        yield f"soft_cap {arch.soft_cap} may not be negative; 0 is off"
-    if not isinstance(arch.positions, Scheme):
-        yield f"positions {arch.positions!r} must be a scheme, such as positions.Rotary()"
 
 
 def _sizes(arch: Architecture, vocabularies: bool) -> Iterator[str]:

@@ -3,9 +3,12 @@
 import dataclasses
 import logging
 from os import PathLike
+from typing import Annotated
 
-from tfm import checkpoint, config
+from tfm import checkpoint, config, ranges
+from tfm.config import SENTENCE_LENGTH
 from tfm.data import tokenizer
+from tfm.positions.rotary import SCALING
 from tfm.run_folder import RunFolder
 from tfm.translator.translator import Translator
 
@@ -58,18 +61,18 @@ def load(
 
 def with_lengths(
     experiment: config.Config,
-    source_length: int | None = None,
-    target_length: int | None = None,
-    rotary_scaling: float | None = None,
+    source_length: Annotated[int, SENTENCE_LENGTH] | None = None,
+    target_length: Annotated[int, SENTENCE_LENGTH] | None = None,
+    rotary_scaling: Annotated[float, SCALING] | None = None,
 ) -> config.Config:
     """The config of a trained model for other lengths than it was trained on; see ``load``."""
+    given = {"source_length": source_length, "target_length": target_length}
+    ranges.check_arguments(with_lengths, given | {"rotary_scaling": rotary_scaling})
     arch, data = experiment.model, experiment.data
     longest = arch.positions.longest
-    for name, length in (("source_length", source_length), ("target_length", target_length)):
+    for name, length in given.items():
         if length is None:
             continue
-        if length < 2:
-            raise ValueError(f"{name} {length}: must be 2 or more, for a token and end of sentence")
         if longest is not None and length > longest:
             raise ValueError(
                 f"{name} {length}: the model has learned positions 0 to {longest - 1}; {longest} "

@@ -14,8 +14,14 @@ from tfm.transformer import Architecture, Execution
 
 
 def most_tokens(decode: Decode, source_tokens: int) -> int:
-    """How many tokens at most are written for a source of so many tokens."""
-    return math.ceil(decode.max_length_factor * source_tokens + decode.max_length_offset)
+    """How many tokens at most ``decode`` allows for a source of so many tokens: 1 or more."""
+    return max(1, math.ceil(decode.max_length_factor * source_tokens + decode.max_length_offset))
+
+
+def max_target_tokens(arch: Architecture, decode: Decode, source_tokens: int) -> int:
+    """How many tokens at most are written: as many as the model has positions, if it ends there."""
+    longest = arch.positions.longest
+    return min(most_tokens(decode, source_tokens), math.inf if longest is None else longest)
 
 
 def start(
@@ -35,9 +41,7 @@ def start(
       seeds_B: uint32, one for each sentence, for a strategy that draws at random.
     """
     S = source_BS.shape[1]
-    max_length = most_tokens(decode, S)
-    if arch.positions.longest is not None:
-        max_length = min(max_length, arch.positions.longest)
+    max_length = max_target_tokens(arch, decode, S)
     lengths_B = (source_BS != 0).sum(axis=1)
     limits_B = decode.max_length_factor * lengths_B + decode.max_length_offset
     limits_B = jnp.where(lengths_B > 0, jnp.clip(limits_B, 1, max_length), 1).astype(jnp.int32)

@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from tfm import config, transformer
+from tfm import config, memory, ranges, transformer
 from tfm.data.languages import language
 from tfm.data.tokenizer import Tokenizer, normalise
 from tfm.decoding import Decode
 from tfm.params import Tree
 from tfm.transformer import Execution
-from tfm.translator import buckets, programs, split
+from tfm.translator import buckets, programs, search_memory, split
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Translator:
         self.source, self.target = source, target
         self.compile_seconds = 0.0
         self._compiled: dict[tuple, Callable] = {}
+        self._fitting: set[tuple[Decode, int, int]] = set()
         self._warned: set[str] = set()
 
     def translate(self, texts: Sequence[str], **decode: Any) -> list[str]:
@@ -93,9 +94,10 @@ class Translator:
         best translations of its parts are joined, and their log-probabilities and scores added.
 
         Raises:
-          ValueError: ``n`` is more than the beam size or the number of samples.
+          ValueError: a setting out of its range, or ``n`` is more than the beam size or the number
+            of samples.
         """
-        settings = dataclasses.replace(self.experiment.decode, **decode)
+        settings = self.decode_settings(**decode)
         if not 1 <= n <= settings.hypotheses:
             most = "the beam size" if settings.strategy == "beam" else "the number of samples"
             raise ValueError(f"n-best {n}: must be from 1 to {most}, {settings.hypotheses}")
@@ -111,6 +113,33 @@ class Translator:
         found = iter(self._search([part for own in parts for part in own], n, settings))
         joiner = language(self.experiment.data.target).joiner
         return [_join([next(found) for _ in own], joiner) for own in parts]
+
+    def decode_settings(self, **changes: Any) -> Decode:
+        """The run's settings of search with some fields replaced.
+
+        Raises:
+          ValueError: a field out of its range.
+        """
+        settings = dataclasses.replace(self.experiment.decode, **changes)
+        ranges.check(settings, "decode")
+        return settings
+
+    def check_memory(self, texts: Sequence[str], **decode: Any) -> None:
+        """Raises ValueError if translating these texts needs more memory than is free."""
+        settings = self.decode_settings(**decode)
+        self._batches([part for text in texts for part in self.parts(text)], settings)
+
+    def require_memory(self, decode: Decode, sentences: int, source_tokens: int) -> None:
+        """Raises ValueError if a search over so many padded sentences does not fit into memory.
+
+        Asked once for each shape: what ran once will run again.
+        """
+        if (decode, sentences, source_tokens) in self._fitting:
+            return
+        itemsize = transformer.compute_dtype(self.execution).itemsize
+        available = memory.free(jax.local_devices()[0])
+        search_memory.require(self.arch, decode, sentences, source_tokens, itemsize, available)
+        self._fitting.add((decode, sentences, source_tokens))
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Natural-log probability of each target given its source, end of sentence included.
@@ -150,6 +179,7 @@ class Translator:
         """The same model with other weights; what is compiled is shared."""
         other = Translator(self.experiment, params, self.source, self.target)
         other._compiled, other._warned = self._compiled, self._warned
+        other._fitting = self._fitting
         return other
 
     def parts(self, text: str) -> list[str]:
@@ -160,13 +190,10 @@ class Translator:
         return split.split(text, lambda part: len(self.source.encode(part)) <= limit)
 
     def _search(self, texts: Sequence[str], n: int, decode: Decode) -> list[list[Translation]]:
-        limit, batch_size = self.experiment.data.source_length, decode.batch_size
-        ids = [buckets.crop(x, limit) for x in self.source.encode_batch(texts)]
-        sizes = [buckets.length(len(x), limit) for x in ids]
+        batches, ids = self._batches(texts, decode)
         self._warn_of_last_position(max(map(len, ids), default=0), decode)
         result: list[list[Translation]] = [[]] * len(texts)
-        for S, batch in buckets.group(sizes, batch_size):
-            B = buckets.count(len(batch), batch_size)
+        for B, S, batch in batches:
             arrays = [buckets.pad([ids[i] for i in batch], B, S)]
             if decode.strategy != "beam":
                 # From its own tokens alone, so that a sentence's draws depend on no neighbour.
@@ -176,6 +203,22 @@ class Translator:
             for i, hypotheses in zip(batch, found, strict=False):
                 result[i] = self._translations(texts[i], zip(*hypotheses, strict=True))[:n]
         return result
+
+    def _batches(
+        self, texts: Sequence[str], decode: Decode
+    ) -> tuple[list[tuple[int, int, list[int]]], list[list[int]]]:
+        """What is searched together, as (B, S, indices of texts), and the ids of all texts.
+
+        Raises:
+          ValueError: the largest of the batches does not fit into memory.
+        """
+        limit, batch_size = self.experiment.data.source_length, decode.batch_size
+        ids = [buckets.crop(x, limit) for x in self.source.encode_batch(texts)]
+        groups = buckets.group([buckets.length(len(x), limit) for x in ids], batch_size)
+        batches = [(buckets.count(len(batch), batch_size), S, batch) for S, batch in groups]
+        for B, S in {(B, S) for B, S, _ in batches}:
+            self.require_memory(decode, B, S)
+        return batches, ids
 
     def _translations(self, source: str, hypotheses: Any) -> list[Translation]:
         """The hypotheses (tokens, length, log-probability, score) of one text, decoded."""

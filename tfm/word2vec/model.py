@@ -12,14 +12,17 @@ L depth of the Huffman tree · V vocabulary · D width of a vector · M updates 
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from tfm import embeddings
 from tfm.params import Param, Tree, zeros
+from tfm.ranges import SEED, Range
 from tfm.word2vec.huffman import Paths
+
+_BY_METHOD = "0 takes the method's own"
 
 
 @dataclass(frozen=True)
@@ -52,37 +55,28 @@ class Config:
       seed: of the initial vectors and of all random draws.
 
     Raises:
-      ValueError: a number is out of range, or two settings exclude each other.
+      ValueError: two settings exclude each other. Ranges are checked by ``training.train``.
     """
 
     method: Literal["cbow", "skipgram"] = "skipgram"
     combine: Literal["mean", "sum"] = "mean"
     objective: Literal["negative", "hierarchical", "softmax"] = "negative"
     tables: Literal["two", "one"] = "two"
-    width: int = 100
-    window: int = 5
-    negatives: int = 5
-    exponent: float = 0.75
-    subsample: float = 1e-3
-    min_count: int = 5
-    epochs: int = 5
-    learning_rate: float = 0.0
-    centres: int = 16
-    tiles: int = 0
-    samples: int = 0
-    replicas: int = 0
-    seed: int = 0
+    width: Annotated[int, Range(least=1, most=2**16)] = 100
+    window: Annotated[int, Range(least=1, most=1000)] = 5
+    negatives: Annotated[int, Range(least=1, most=1000)] = 5
+    exponent: Annotated[float, Range(least=-2, most=2)] = 0.75
+    subsample: Annotated[float, Range(least=0, most=1, note="0 is off")] = 1e-3
+    min_count: Annotated[int, Range(least=1)] = 5
+    epochs: Annotated[int, Range(least=1)] = 5
+    learning_rate: Annotated[float, Range(least=0, note=_BY_METHOD)] = 0.0
+    centres: Annotated[int, Range(least=1, most=1000)] = 16
+    tiles: Annotated[int, Range(least=0, most=10_000, note=_BY_METHOD)] = 0
+    samples: Annotated[int, Range(least=0, most=10_000, note=_BY_METHOD)] = 0
+    replicas: Annotated[int, Range(least=0, most=1000, note=_BY_METHOD)] = 0
+    seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
-        for names, least in (
-            (("width", "window", "negatives", "min_count", "epochs", "centres"), 1),
-            (("subsample", "learning_rate", "tiles", "samples", "replicas", "seed"), 0),
-        ):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise ValueError(
-                        f"word vectors: {name} {getattr(self, name)} must be at least {least}"
-                    )
         if self.tables == "one" and self.objective == "hierarchical":
             raise ValueError(
                 "word vectors: objective='hierarchical' predicts nodes of a tree, not words; with "

@@ -9,7 +9,7 @@ from contextlib import suppress
 import jax
 import numpy as np
 
-from tfm import params
+from tfm import params, ranges
 from tfm.params import Tree
 from tfm.word2vec import corpus, huffman, model, replicas, step_scale
 from tfm.word2vec.model import Config
@@ -57,9 +57,10 @@ def train(
       of the tree's nodes.
 
     Raises:
-      ValueError: subsampling left no word of the text.
+      ValueError: a setting is out of range, or subsampling left no word of the text.
       FloatingPointError: training diverges.
     """
+    ranges.check(config)
     mesh = replicas.make_mesh(config, devices or jax.local_devices())
     device = mesh.devices.flat[0].platform
     _log.info(f"{model.replicas(config)} replica(s) on {mesh.size} {device} device(s)")

@@ -1,7 +1,6 @@
 """Words and their vectors, and their files in the text and binary formats of word2vec.c."""
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,13 +70,11 @@ def check_output(path: Path) -> None:
         raise ValueError(f"{path}: vectors are written to a local disk only")
     if path.suffix == ".gz":
         raise ValueError(f"{path}: vectors are written uncompressed; leave out .gz")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; name a file for the vectors")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise OSError(f"{path}: cannot be written: {storage.reason(error)}") from error
+    storage.check_output(path)
 
 
 def write(vectors: Vectors, path: Path) -> None:
