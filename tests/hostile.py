@@ -6,8 +6,9 @@ import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tfm import cli, config, processes, ranges
+from tfm import config, processes, ranges
 from tfm.cli import arguments
+from tfm.cli.commands import COMMANDS
 from tfm.positions import SCHEMES, Scheme
 from tfm.word2vec import model as words
 
@@ -81,7 +82,7 @@ def settings() -> list[Setting]:
 def commands() -> dict[tuple[str, ...], Any]:
     """All commands: ("translate",), ("embed", "train"), ..."""
     found = {}
-    for name, command in cli._COMMANDS.items():
+    for name, command in COMMANDS.items():
         nested = command if isinstance(command, dict) else {"": command}
         found |= {tuple(filter(None, (name, sub))): function for sub, function in nested.items()}
     return found

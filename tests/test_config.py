@@ -277,3 +277,49 @@ def test_differences_name_fields_and_both_values():
     rotary = dataclasses.replace(other, model=Architecture(positions="rotary"))
     found = [name for name, *_ in config.differences(rotary, other)]
     assert found == ["model.d_model", "model.positions.base"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("a = 1\nb = = 2\n", 2, "invalid syntax"),
+        ("def get_config():\nreturn 1\n", 2, "expected an indented block"),
+        ("a = '你\n", 1, "unterminated string"),
+        ("import no_such_module\n", 1, "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("from tfm import config\n\nconfig.Trian()\n", 3, "has no attribute 'Trian'"),
+        ("a = {}\ndef get_config():\n    return a['x']\n", 3, "KeyError: 'x'"),
+        ("def f():\n    raise ValueError('a\\nb')\nget_config = lambda: f()\n", 2, ": a b"),
+        ("import json\nget_config = lambda: json.loads('{')\n", 2, "JSONDecodeError: Expecting"),
+        ("import sys\nsys.exit('no')\n", 2, "SystemExit: no"),
+        ("def get_config():\n    assert False\n", 2, "AssertionError"),
+        ("def get_config():\n    return get_config()\n", 2, "RecursionError: maximum recursion"),
+        ("def get_config(name):\n    pass\n", 1, "missing 1 required positional argument: 'name'"),
+        ("from tfm.config import *\ndef get_config():\n    return Config(trian=3)\n", 3,
+         "unexpected keyword argument 'trian'; did you mean 'train'?"),
+    ],
+)  # fmt: skip
+def test_an_error_in_an_experiment_file_is_one_line_with_its_number(tmp_path, text, line, words):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        config.from_file(path)
+    message = str(error.value)
+    assert message.startswith(f"experiment {path} line {line}: ") and words in message
+    assert "\n" not in message
+
+
+def test_experiment_files_that_are_no_python(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes(b"\x00\xff")
+    with pytest.raises(ValueError, match=r"experiment .*mine\.py"):
+        config.from_file(path)
+    path.write_text("get_config = 3")
+    with pytest.raises(ValueError, match=r"mine\.py: 'int' object is not callable"):
+        config.from_file(path)
+
+
+def test_ctrl_c_in_an_experiment_file_is_no_error_of_the_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        config.from_file(path)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 
 import pytest
 import tiny
@@ -20,7 +21,7 @@ def test_the_demo_trains_scores_translates_and_writes_its_page(tmp_path, monkeyp
     experiment = tiny.config(tmp_path, data={"test": test}, train={"stop": "20u"})
     monkeypatch.setattr(demo, "get_config", lambda: experiment)
     folder = tmp_path / "run"
-    demo.run(folder, minutes=3)
+    assert demo.run(folder, minutes=3) == 0
     out = capsys.readouterr().out
 
     assert json.loads((folder / "config.json").read_text())["train"]["stop"] == "20u,3m"
@@ -41,9 +42,9 @@ def test_the_demo_trains_scores_translates_and_writes_its_page(tmp_path, monkeyp
 
 
 def test_an_interrupted_demo_says_how_to_resume(tmp_path, monkeypatch, capsys):
-    stopped = loop.Outcome(step=1234, reason="SIGTERM", best=None, interrupted=True)
+    stopped = loop.Outcome(step=1234, reason="SIGTERM", best=None, signal=signal.SIGTERM)
     monkeypatch.setattr(loop, "train", lambda experiment, folder: stopped)
-    demo.run(tmp_path, minutes=1)
+    assert demo.run(tmp_path, minutes=1) == 143
     out = capsys.readouterr().out
     assert f"Stopped at update 1,234; `tfm demo --workdir {tmp_path}` resumes." in out
     assert not (tmp_path / "report.html").exists()

@@ -31,7 +31,7 @@ LEVELS = [
     {"layers", "embeddings", "positions", "masks"},
     {"linear"},
     {"processes"},
-    {"params", "terminal", "run_folder", "ranges", "memory"},
+    {"params", "terminal", "run_folder", "lock_file", "signals", "ranges", "memory"},
     {"shapes"},
     {"values"},
     {"hint", "storage"},

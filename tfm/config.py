@@ -4,10 +4,13 @@ An experiment is a Python file with a function ``get_config() -> Config``. Every
 the command line (``--train.stop 5000u``).
 """
 
+import contextlib
 import dataclasses
 import json
 import re
 import runpy
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -251,24 +254,18 @@ def from_file(path: str | Path) -> Config:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: the file has no ``get_config``, it does not return a ``Config``, or a field of
-        that is out of its range.
+      ValueError: the file has no ``get_config``, it does not return a ``Config``, a field of that
+        is out of its range, or something in the file fails; the message names the line.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"experiment {path}: no such file")
-    module = runpy.run_path(str(path))
+    with _errors_named(path):
+        module = runpy.run_path(str(path))
     if "get_config" not in module:
         raise ValueError(f"experiment {path}: defines no get_config()")
-    try:
+    with _errors_named(path, module["get_config"]):
         config = module["get_config"]()
-    except TypeError as error:
-        wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if not wrong:
-            raise
-        raise ValueError(
-            f"experiment {path}: {error}{hint.nearest(wrong[1], _fields(Config))}"
-        ) from error
     if not isinstance(config, Config):
         raise ValueError(f"experiment {path}: get_config() returned {type(config).__name__}")
     try:
@@ -276,6 +273,30 @@ def from_file(path: str | Path) -> Config:
     except ValueError as error:
         raise ValueError(f"experiment {path}: {error}") from error
     return config
+
+
+@contextlib.contextmanager
+def _errors_named(path: Path, function: Any = None) -> Iterator[None]:
+    """Turns an error of the code of an experiment file into one line with the line's number.
+
+    Args:
+      function: of the file, whose first line is named if none of its lines has run.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        line = getattr(getattr(function, "__code__", None), "co_firstlineno", None)
+        for frame in traceback.extract_tb(error.__traceback__):
+            line = frame.lineno if frame.filename == str(path) else line
+        text = " ".join(str(error).split())
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            line, text = error.lineno, error.msg
+        elif type(error) not in (ValueError, TypeError):  # whose messages speak for themselves
+            text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        if wrong := re.search(r"unexpected keyword argument '(\w+)'$", text):
+            text += hint.nearest(wrong[1], _fields(Config))
+        where = f" line {line}" if line else ""
+        raise ValueError(f"experiment {path}{where}: {text}") from error
 
 
 def parse_stop(stop: str) -> dict[Literal["u", "e", "m"], float]:

@@ -46,18 +46,23 @@ def get_config() -> Config:
     )
 
 
-def run(folder: Path, minutes: float) -> None:
-    """Trains in ``folder``, or resumes there, and prints scores and translations."""
+def run(folder: Path, minutes: float) -> int:
+    """Trains in ``folder``, or resumes there, and prints scores and translations.
+
+    Returns:
+      0, or the exit code of a run that a signal stopped.
+    """
     experiment = get_config()
     data = experiment.data
     limit = f"{minutes:.2f}".rstrip("0").rstrip(".")
     stop = f"{experiment.train.stop},{limit}m"
     train = dataclasses.replace(experiment.train, stop=stop)
+    RunFolder(folder).create()
     print(f"Training a small Chinese→English Transformer in {folder}, {minutes:g} minutes at most.")
     outcome = loop.train(dataclasses.replace(experiment, train=train), folder)
     if outcome.interrupted:
         print(f"Stopped at update {outcome.step:,}; `tfm demo --workdir {folder}` resumes.")
-        return
+        return outcome.exit_code
 
     model = translator.load(folder)
     pairs = corpus.open_corpus(data.test, data)
@@ -88,3 +93,4 @@ What to try next:
       --data.train my.zh my.en --data.dev dev.zh dev.en      # your own parallel text
 """
     )
+    return 0

@@ -11,7 +11,7 @@ from tfm import storage
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one training run and the paths inside it; creates nothing itself.
+    """The folder of one training run and the paths inside it; naming one creates nothing.
 
     ::
 
@@ -24,6 +24,7 @@ class RunFolder:
         tensorboard/         the same as TensorBoard curves
         log.txt              log lines
         report.html          the page that ``tfm demo`` writes
+        lock.json            who trains here now
 
     Attributes:
       path: of the folder, local or in a bucket ("gs://BUCKET/..."); see ``storage.path``.
@@ -39,6 +40,14 @@ class RunFolder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def create(self) -> None:
+        """Creates the folder, with its parents, if it is absent.
+
+        Raises:
+          OSError: it cannot be created; the message says why.
+        """
+        storage.make_folder(self.path, f"workdir {self}")
 
     @property
     def config(self) -> epath.Path:
@@ -87,3 +96,8 @@ class RunFolder:
     def report(self) -> epath.Path:
         """The page about one sentence that ``tfm demo`` writes."""
         return self.path / "report.html"
+
+    @property
+    def lock(self) -> epath.Path:
+        """The process that trains in this folder now; absent while none does."""
+        return self.path / "lock.json"

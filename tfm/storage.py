@@ -63,6 +63,29 @@ def check_output(path: Path) -> None:
         raise OSError(f"{path}: cannot be written: {reason(error)}") from error
 
 
+def make_folder(folder: str | os.PathLike, what: str) -> None:
+    """Creates a folder, with its parents, if it is absent; in a bucket there are none.
+
+    Args:
+      what: the beginning of an error message: what the folder is for, and its name.
+
+    Raises:
+      OSError: it cannot be created, because it or a parent is a file, say.
+    """
+    path = epath.Path(folder)
+    if in_bucket(path):
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), path)
+        raise NotADirectoryError(
+            f"{what}: {file} is a file: name a folder, or move the file away"
+        ) from error
+    except OSError as error:
+        raise OSError(f"{what}: cannot be created: {reason(error)}") from error
+
+
 def write_atomically(path: str | os.PathLike, content: bytes | bytearray) -> None:
     """Writes a file completely or not at all, even if the process is killed.
 
@@ -70,7 +93,7 @@ def write_atomically(path: str | os.PathLike, content: bytes | bytearray) -> Non
       OSError: the file cannot be written; the message names it.
     """
     target = epath.Path(path)
-    if _in_bucket(target):  # an object appears only when its upload is complete
+    if in_bucket(target):  # an object appears only when its upload is complete
         try:
             target.write_bytes(content)
         except Exception as error:  # each client library has its own
@@ -103,7 +126,7 @@ class AppendFile:
         self._path, self._pause, self._failing = epath.Path(path), pause, False
         self._unwritten, self._last_write = bytearray(), time.monotonic()
         self._file = None
-        if _in_bucket(self._path):
+        if in_bucket(self._path):
             self._written = bytearray(self._path.read_bytes() if self._path.exists() else b"")
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,5 +200,5 @@ def _system_code(error: BaseException) -> int | None:
     return error.errno if isinstance(error, OSError) else None
 
 
-def _in_bucket(path: epath.Path) -> bool:
+def in_bucket(path: epath.Path) -> bool:
     return "://" in str(path)

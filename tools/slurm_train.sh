@@ -18,8 +18,8 @@
 #
 # Five minutes before the time limit Slurm sends SIGTERM to every process (--signal): tfm saves a
 # checkpoint and exits with 143, this script requeues the job, and the same command resumes. Slurm
-# itself requeues a job that was preempted or whose node failed (--requeue). A job that failed or
-# was cancelled is not requeued. JAX finds its coordinator from Slurm's environment variables.
+# itself requeues a job that was preempted or whose node failed (--requeue). A job that failed, was
+# cancelled or was stopped by SIGINT (exit code 130) is not requeued. JAX finds its coordinator from Slurm's environment variables.
 set -euo pipefail
 
 saved=143 # tfm's exit code after SIGTERM: it has saved a checkpoint and can resume

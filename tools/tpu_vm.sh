@@ -5,6 +5,7 @@ set -euo pipefail
 
 session=tfm # the tmux session on every worker, which also has ~/tfm and ~/tfm-run/{log,exit}
 saved=143   # tfm's exit code after SIGTERM: it has saved a checkpoint and can resume
+stopped=130 # its exit code after Ctrl-C: somebody does not want it to go on
 
 usage() {
   case "${1-}" in
@@ -55,7 +56,8 @@ tpu_vm.sh keep NAME --type TYPE [options of create] [--every S] [--retries N] --
   Repeats `resume` every S seconds (60) until COMMAND has ended with code 0 on every worker. A node
   that was preempted or terminated is created again and a run that ended with code 143 (SIGTERM,
   checkpoint saved) is started again, both without limit. Gives up after more than N (5) failed
-  calls in a row, or when COMMAND has failed more than N times.
+  calls in a row, when COMMAND has failed more than N times, or when somebody has stopped it with
+  Ctrl-C (code 130).
   The disk is deleted with the node: give COMMAND a --workdir in a bucket.
 END
     delete) cat <<'END' ;;
@@ -213,12 +215,14 @@ elif [ -f ~/tfm-run/exit ]; then echo \"\$(hostname) ended \$(cat ~/tfm-run/exit
 else echo \"\$(hostname) not-started\"; fi"
 }
 
-# The lines of `runs` as one word: running, not-started or an exit code (a failure before 143 or 0).
+# The lines of `runs` as one word: running, not-started or an exit code (130 before another failure,
+# a failure before 143 or 0).
 outcome() {
-  awk -v saved="$saved" '
+  awk -v saved="$saved" -v stopped="$stopped" '
     $2 == "running" { running = 1 }
     $2 == "not-started" { missing = 1 }
     $2 == "ended" { ended = 1; if ($3 != 0 && (code == 0 || code == saved)) code = $3 }
+    $2 == "ended" && $3 == stopped { code = stopped }
     END { print running ? "running" : missing || !ended ? "not-started" : code + 0 }'
 }
 
@@ -260,6 +264,7 @@ advance() {
     *' running') ;;
     *' not-started') install_and_run "$@" || return 11 ;;
     first* | "again $saved") say "starting the run"; run "$@" || return 11 ;;
+    "again $stopped") fail "somebody has stopped the run with Ctrl-C: resume starts it again" ;;
     'again 0') say "the run is done"; return 0 ;;
     *) say "the run failed with code $run_state (tpu_vm.sh logs $name): starting it again"
       run "$@" || return 11

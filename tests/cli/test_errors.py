@@ -135,6 +135,55 @@ def test_experiment_without_get_config(fails, tmp_path):
     )
 
 
+def test_errors_in_an_experiment_file(fails, tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text("def get_config():\n    return 1 / 0\n")
+    assert fails("train", path, "--workdir", tmp_path / "run") == (
+        f"experiment {path} line 2: ZeroDivisionError: division by zero"
+    )
+    path.write_text("def get_config(:\n")
+    assert fails("check-data", path).startswith(f"experiment {path} line 1: invalid syntax")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", "run", "a/run"])
+def test_workdir_that_is_a_file_or_in_one(fails, experiment, tmp_path, name):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    workdir = file / name
+    wanted = f"workdir {workdir}: {file} is a file: name a folder, or move the file away"
+    assert train(fails, experiment(), workdir) == wanted
+    assert fails("demo", "--workdir", workdir) == wanted
+    assert fails("check-data", experiment(), "--workdir", workdir) == wanted
+    assert file.read_text() == "mine"
+
+
+def test_cache_that_is_a_file(fails, experiment, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for cache in (file, file / "cache"):
+        message = train(fails, experiment(data={"cache_dir": str(cache)}), tmp_path / "run")
+        assert f"data.cache_dir {cache}: {file} is a file: name a folder" in message
+
+
+def test_vectors_under_a_file(fails, tmp_path):
+    file, text = tmp_path / "file", tiny.write(tmp_path / "text", ["a b", "b a"])
+    file.write_text("mine")
+    message = fails("embed", "train", text, "--output", file / "x.vec")
+    wanted = (
+        f"{file}/x.vec: cannot be written: {file} is a file: name a folder, or move the file away"
+    )
+    assert message == wanted
+
+
+def test_char_tokenizer_that_is_too_small(fails, experiment, tmp_path):
+    path = experiment(tokenizer={"kind": "char", "source_size": 60, "byte_fallback": True})
+    assert train(fails, path, tmp_path / "run") == (
+        "tokenizer.source_size 60: must be 260 or more, for the 4 special pieces and the 256 bytes "
+        "of tokenizer.byte_fallback"
+    )
+
+
 def test_vocabulary_other_than_the_saved_one(fails, experiment, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     message = train(fails, experiment(tokenizer={"kind": "bpe"}), run)

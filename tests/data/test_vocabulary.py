@@ -34,6 +34,44 @@ def test_size_errors_say_what_is_possible(tmp_path):
     assert vocabulary.train(english(50), spec(), "en", most, path).size == most
 
 
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char", "word"])
+def test_sizes_that_hold_no_text(tmp_path, kind):
+    def error(size, **fields):
+        with pytest.raises(ValueError) as raised:
+            vocabulary.train(english(50), spec(kind=kind, **fields), "en", size, tmp_path / "a")
+        return str(raised.value)
+
+    for size in (-5, 0, 3, *((4, 20, 259) if kind in ("char", "word") else ())):
+        assert error(size) == (
+            f"tokenizer.source_size {size}: must be 260 or more, for the 4 special pieces and the "
+            "256 bytes of tokenizer.byte_fallback"
+        )
+    for size in (-5, 0, 3, *((4,) if kind in ("char", "word") else ())):
+        assert error(size, byte_fallback=False) == (
+            f"tokenizer.source_size {size}: must be 5 or more, for the 4 special pieces and text"
+        )
+    assert "must be less than 2147483648" in error(10**10)
+    for coverage in (0.5, 1.5, float("nan")):
+        assert error(300, coverage=coverage) == (
+            f"tokenizer.coverage {coverage}: must be from 0.98 to 1, or 0 to choose it by language"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_of_lines_that_are_all_too_long(tmp_path):
+    with pytest.raises(ValueError, match=r"all 5 sentences are longer than the 4192 bytes"):
+        vocabulary.train(["ab " * 3000] * 5, spec(), "en", 300, tmp_path / "a")
+
+
+def test_the_side_with_the_error_is_named(tmp_path, pairs):
+    with pytest.raises(ValueError, match=r"lower tokenizer\.target_size"):
+        vocabulary.prepare(experiment(target_size=9000), pairs, tmp_path)
+    with pytest.raises(ValueError, match=r"^tokenizer\.source_size 20: must be 260"):
+        vocabulary.prepare(
+            experiment(kind="char", source_size=20, joint=True), pairs, tmp_path / "joint"
+        )
+
+
 def test_char_stops_at_what_the_text_holds(tmp_path):
     model = vocabulary.train(english(50), spec(kind="char"), "en", 5000, tmp_path / "c")
     letters = set("".join(english(50)))

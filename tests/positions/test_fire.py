@@ -82,5 +82,5 @@ def test_its_start_and_its_gradients():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="hidden 0: must be from 1"):
         ranges.check(FIRE(hidden=0))
-    with pytest.raises(ValueError, match="threshold 0.0: must be more than 0"):
+    with pytest.raises(ValueError, match=r"threshold 0\.0: must be more than 0"):
         ranges.check(FIRE(threshold=0.0))

@@ -199,7 +199,7 @@ def watchdogs(monkeypatch):
     """``watchdogs(count, timeout)`` of so many processes → (watchdogs, {index: reason to end})."""
     ended, made = {}, []
 
-    def end(self, reason, received=""):
+    def end(self, reason, received="", code=watchdog.FAILED):
         ended[self._index] = received or reason
         self._reason = ended[self._index]
         self._wake.set()
@@ -284,4 +284,6 @@ def test_heartbeat_contains_the_stage(watchdogs):
     watching[0].set_stage("in update 1")
     time.sleep(0.3)
     service = watching[0]._client
-    assert json.loads(service.values["tfm/heartbeat/0"])[1:] == ["in update 1", 1.0, ""]
+    assert json.loads(service.values["tfm/heartbeat/0"])[1:] == [
+        "in update 1", 1.0, "", watchdog.FAILED,
+    ]  # fmt: skip

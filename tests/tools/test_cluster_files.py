@@ -82,6 +82,7 @@ def test_slurm_starts_tfm_with_unchanged_arguments(slurm, tmp_path):
         (143, "RUNNING", True),  # time limit: a checkpoint was saved
         (143, "COMPLETING", False),  # cancelled by its owner
         (143, "", False),
+        (130, "RUNNING", False),  # Ctrl-C in srun
         (1, "RUNNING", False),  # failed
     ],
 )

@@ -249,6 +249,13 @@ def test_keep_gives_up_on_a_run_that_keeps_failing(tpu, cloud):
     assert "failed with code 1" in err
 
 
+def test_keep_does_not_restart_what_ctrl_c_has_ended(tpu, cloud):
+    code, _, err = keep(tpu, cloud, ["143", "143", "1", "130"])
+    assert code == 1
+    assert "stopped the run with Ctrl-C" in err
+    assert len(started(cloud)) == 4
+
+
 def test_keep_does_not_mistake_a_failed_call_for_a_lost_node(tpu, cloud):
     ready(tpu)
     (cloud / "calls").unlink()

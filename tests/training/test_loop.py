@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import tfm
-from tfm import checkpoint, config
+from tfm import checkpoint, config, sharding
 from tfm.training import loop, step
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -168,7 +168,7 @@ def test_early_stopping_saves_the_best_weights(short, monkeypatch):
         train={"stop": "90u", "validate_every": 2, "checkpoint_every": 3, "metric": "chrf",
                "patience": 2}
     )  # fmt: skip
-    assert outcome == loop.Outcome(8, "no better chrf in 2 validations", 7.0, False)
+    assert outcome == loop.Outcome(8, "no better chrf in 2 validations", 7.0)
     assert [p.name for p in (run / "checkpoints").glob("[0-9]*")].count("8") == 1
     best, newest = tfm.load(run), checkpoint.load(run / "checkpoints", only=("params",))
     table = lambda params: np.asarray(params["tables"]["target"])  # noqa: E731
@@ -227,12 +227,12 @@ def test_sigterm_saves_and_the_run_resumes(short, caplog):
     finally:
         logger.removeHandler(handler)
     assert outcome == loop.Outcome(
-        3, "received SIGTERM; the same command resumes the run", None, True
+        3, "received SIGTERM; the same command resumes the run", None, signal.SIGTERM
     )
     assert "SIGTERM: saving, then stopping" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == before
     outcome, _ = short(**settings)
-    assert outcome == loop.Outcome(5, "train.stop 5u reached", None, False)
+    assert outcome == loop.Outcome(5, "train.stop 5u reached", None)
 
 
 def test_settings_that_are_refused_are_not_saved_in_the_folder(short):
@@ -258,3 +258,29 @@ def test_average_is_validated_and_saved_as_best(short):
     table = tfm.load(run).params["tables"]["target"]
     np.testing.assert_array_equal(table, state["average"]["tables"]["target"])
     assert (np.asarray(best["tables"]["target"]) != state["params"]["tables"]["target"]).any()
+
+
+@pytest.mark.parametrize("metric", ["bleu", "loss"])
+def test_weights_that_are_not_numbers_at_a_validation(short, monkeypatch, caplog, metric):
+    """One warning a validation, not one a sentence; the run goes on, they are never the best."""
+    replicate = sharding.Layout.replicate
+    broken = []
+
+    def at_first(self, tree):
+        tree = replicate(self, tree)
+        broken.append(len(broken) < 2)
+        return jax.tree.map(lambda x: x * jnp.nan, tree) if broken[-1] else tree
+
+    monkeypatch.setattr(sharding.Layout, "replicate", at_first)
+    with caplog.at_level(logging.INFO, "tfm"):
+        outcome, run = short(train={"stop": "6u", "validate_every": 2, "metric": metric})
+    assert outcome.reason == "train.stop 6u reached" and broken == [True, True, False]
+    warned = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warned) == 2
+    assert all(w.startswith("no translation found for 4 of 4 texts") for w in warned)
+    assert "dev loss nan" in caplog.text
+    found = {update: value for update, name, value in rows(run) if name == "dev/loss"}
+    assert np.isnan(found[2]) and np.isnan(found[4]) and found[6] < 10
+    assert outcome.best is not None and np.isfinite(outcome.best)
+    assert checkpoint.load(run / "best")[2]["update"] == 6
+    assert (run / "hypotheses/2.txt").read_text() == "\n" * 4

@@ -211,3 +211,24 @@ def test_run_ends_the_same_after_every_kind_of_failure(tmp_path):
     assert metrics(steady) == metrics(failing)
     last = f"hypotheses/{UPDATES}.txt"
     assert (steady / last).read_text() == (failing / last).read_text()
+
+
+def test_a_signal_before_the_first_update_ends_all_with_its_exit_code(tmp_path):
+    compiling = """
+import sys, time, jax
+
+def compile(*args, **kwargs):
+    print("compiling", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+jax.stages.Lowered.compile = compile
+"""
+    run = Run(write_experiment(tmp_path, mesh={"data": -1}), tmp_path / "run", 2, 1, {1: compiling})
+    while "compiling" not in (line := run.processes[1].stderr.readline()):
+        assert line
+    run.processes[1].send_signal(signal.SIGTERM)
+    codes, (first, second) = run.end()
+    assert codes == [143, 143]
+    assert f"process 1 of 2: received SIGTERM; {watchdog.RESTART_HINT}" in second[-1]
+    assert "ends because another process did: process 1: received SIGTERM" in first[-1]
+    assert Run(write_experiment(tmp_path), tmp_path / "run", 1, 1).end()[0] == [0]

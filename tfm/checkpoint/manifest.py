@@ -44,21 +44,33 @@ def check_itself(manifest: Manifest) -> None:
         raise DamagedCheckpoint("the checksum of its manifest is wrong")
 
 
-def check_target(manifest: Manifest, target: Tree, where: str) -> None:
+def check_target(
+    manifest: Manifest,
+    target: Tree,
+    where: str,
+    advice: str = "resume with the config of the run, or choose another folder",
+    only: Sequence[str] = (),
+) -> None:
     """Raises ``StructureMismatch`` unless the target has the manifest's names, shapes and dtypes.
 
     Args:
       where: the checkpoint, for the message.
+      advice: what to do, for the message.
+      only: first names of the arrays of the manifest that count; () is all.
     """
-    saved = {name: f"{a['dtype']}{a['shape']}" for name, a in manifest["arrays"].items()}
+    saved = {
+        name: f"{a['dtype']}{a['shape']}"
+        for name, a in manifest["arrays"].items()
+        if not only or name.split("/")[0] in only
+    }
     wanted = {name: f"{x.dtype}{list(x.shape)}" for name, x in _named(target).items()}
     wrong = [n for n in {**wanted, **saved} if saved.get(n) != wanted.get(n)]
     if wrong:
         name, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        has, should = saved.get(name, "nothing"), wanted.get(name, "nothing")
         raise StructureMismatch(
-            f"{where} and the config disagree at {name}: the checkpoint has "
-            f"{saved.get(name, 'nothing')}, the config {wanted.get(name, 'nothing')}{more}; "
-            "resume with the config of the run, or choose another folder"
+            f"{where} and the config disagree at {name}: the checkpoint has {has}, the config "
+            f"{should}{more}; {advice}"
         )
 
 

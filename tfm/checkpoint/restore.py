@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -26,8 +26,25 @@ _log = logging.getLogger(__name__)
 ORBAX_OPTIONS = {"save_root_metadata": False, "lightweight_initialize": True}
 
 
-def load(folder: str | PathLike, only: Sequence[str] = ()) -> Restored:
-    """Reads the newest intact checkpoint, whatever its structure, on any kind of device.
+class Advice(NamedTuple):
+    """What to do about a folder of checkpoints, for messages.
+
+    Attributes:
+      damaged: if none can be read.
+      mismatch: if its arrays are not the expected ones.
+    """
+
+    damaged: str = "copy the model again from where it was trained"
+    mismatch: str = "put back the config that belongs to these weights"
+
+
+def load(
+    folder: str | PathLike,
+    only: Sequence[str] = (),
+    expected: Tree = None,
+    advice: Advice = Advice(),  # noqa: B008
+) -> Restored:
+    """Reads the newest intact checkpoint, on any kind of device.
 
     This is how a translator reads weights; the folder is not changed.
 
@@ -35,23 +52,33 @@ def load(folder: str | PathLike, only: Sequence[str] = ()) -> Restored:
       folder: as for ``CheckpointManager``.
       only: first names of the arrays to read, such as ("params",); missing ones are ignored. ()
         reads all, which must form nested dicts; an optimizer's state does not.
+      expected: pytree of shapes and dtypes that the arrays must have, which is checked before they
+        are read; with ``only``, a dict of such trees by first name. None allows any.
+      advice: what to do if something is wrong, for the message.
 
     Returns:
       (step, state, position): the state as nested dicts of NumPy arrays.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
-      ValueError: there are checkpoints and none can be read.
+      ValueError: there are checkpoints and none can be read, or the arrays are not as expected.
     """
     path = absolute_path(folder)
+
+    def make_target(saved: manifest.Manifest, where: str) -> Tree:
+        if expected is not None:
+            there = {name.split("/")[0] for name in saved["arrays"]}
+            chosen = [name for name in only if name in there] or only
+            target = {name: expected[name] for name in chosen} if only else expected
+            manifest.check_target(saved, target, where, advice.mismatch, chosen)
+        return manifest.numpy_tree(saved, only)
+
     if not path.is_dir():
         raise FileNotFoundError(f"checkpoints {path}: no such folder")
     with ocp.CheckpointManager(
         path, options=ocp.CheckpointManagerOptions(create=False, **ORBAX_OPTIONS)
     ) as manager:
-        restored, damaged = newest_intact(
-            manager, path, lambda saved, _: manifest.numpy_tree(saved, only)
-        )
+        restored, damaged = newest_intact(manager, path, make_target, advice.damaged)
     if restored is None:
         raise FileNotFoundError(f"checkpoints {path}: no checkpoint there")
     for step, reason in damaged:
@@ -60,12 +87,16 @@ def load(folder: str | PathLike, only: Sequence[str] = ()) -> Restored:
 
 
 def newest_intact(
-    manager: ocp.CheckpointManager, folder: epath.Path, make_target: MakeTarget
+    manager: ocp.CheckpointManager,
+    folder: epath.Path,
+    make_target: MakeTarget,
+    advice: str = "move the folder away to start from scratch",
 ) -> tuple[Restored | None, list[tuple[int, str]]]:
     """Reads the newest checkpoint that is intact.
 
     Args:
       make_target: (manifest, the checkpoint's name for messages) → the arrays to read into.
+      advice: what to do if none can be read, for the message.
 
     Returns:
       ((step, state, position) or None, [(damaged newer step, reason), ...]).
@@ -91,10 +122,7 @@ def newest_intact(
                 time.sleep(0.2)  # its other reads end meanwhile, silenced
     if damaged:
         reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged)
-        raise ValueError(
-            f"checkpoints {folder}: none can be read ({reasons}); "
-            "move the folder away to start from scratch"
-        )
+        raise ValueError(f"checkpoints {folder}: none can be read ({reasons}); {advice}")
     return None, []
 
 

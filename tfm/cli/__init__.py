@@ -1,103 +1,26 @@
 """The ``tfm`` command: one typed function for each subcommand.
 
 Results go to stdout, everything else to stderr. Wrong input ends with one clear line and exit code
-1; a run that a signal stops saves a checkpoint and exits with 143.
+1. Ctrl-C ends with exit code 130 and SIGTERM with 143, at once; a run that trains first saves a
+checkpoint, and the same command resumes it.
 """
 
-import functools
-import importlib.metadata
 import os
-import sys
-from collections.abc import Callable
-
-import jax
-import tyro
-
-import tfm
-from tfm import config, hint, terminal
-from tfm.cli import completion, embed, inspect, plan, train, translate
-from tfm.cli.arguments import checked
-from tfm.cli.options import REGISTRY
-
-_USAGE = """usage: tfm COMMAND [options]
-
-  demo         train on the built-in phrasebook, score it and translate a few sentences
-  train        train an experiment file, or resume it where it stopped
-  translate    translate lines of text
-  score        log-probability of each target given its source
-  evaluate     BLEU and chrF of a model on a test set
-  inspect      a page that shows every step of a model's computation on one sentence
-  embed        word vectors: train, neighbours, evaluate, align
-  check-data   report on a corpus: lengths, duplicates, what is dropped, memory for training
-  plan         memory and time of an experiment on TPUs or GPUs that this machine does not have
-
-`tfm COMMAND --help` shows the options of a command, `tfm --version` the version; the README says
-how to get tab completion."""
-
-_COMMANDS: dict[str, Callable[..., int] | dict[str, Callable[..., int]]] = {
-    "demo": train.demo,
-    "train": train.train,
-    "translate": translate.translate,
-    "score": translate.score,
-    "evaluate": translate.evaluate,
-    "inspect": inspect.inspect,
-    "check-data": train.check_data,
-    "plan": plan.plan,
-    "embed": embed.COMMANDS,
-}
-_EXPERIMENT_COMMANDS = ("train", "check-data", "plan")
 
 
 def start() -> None:
     """Entry point of the ``tfm`` command: ``main``, in a process with huge pages."""
-    terminal.use_huge_pages()
-    main()
+    try:
+        from tfm import terminal  # here, so that Ctrl-C ends the imports without a traceback
+
+        terminal.use_huge_pages()
+        main()
+    except KeyboardInterrupt:
+        os._exit(130)
 
 
 def main() -> None:
     """Parses ``sys.argv``, runs the command, and exits with its code."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE)
-        sys.exit(0 if arguments else 2)
-    name = arguments[0]
-    if name == "--version":
-        print(f"tfm {tfm.__version__}, jax {importlib.metadata.version('jax')}")
-        sys.exit(0)
-    rest = arguments[1:] if name in _COMMANDS else arguments
-    if rest and rest[0] in completion.FLAGS:
-        sys.exit(completion.generate(rest, _COMMANDS))
-    if name not in _COMMANDS:
-        sys.exit(f"tfm: unknown command {name!r}{hint.nearest(name, _COMMANDS)}\n\n{_USAGE}")
-    terminal.start_logging()
-    try:
-        sys.exit(_call(name, arguments[1:]))
-    except BrokenPipeError:  # the reader of our output closed it, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"tfm {name}: error: " + " ".join(str(error).split()))
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        text = " ".join(str(error).split())
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in text:
-            raise
-        sys.exit(f"tfm {name}: error: out of memory, take smaller sizes or batches: {text[:160]}")
+    from tfm.cli import commands
 
-
-def _call(name: str, arguments: list[str]) -> int:
-    """Parses the options of one command and runs it."""
-    command = _COMMANDS[name]
-    if isinstance(command, dict):
-        commands = {sub: checked(function) for sub, function in command.items()}
-        return tyro.extras.subcommand_cli_from_dict(commands, prog=f"tfm {name}", args=arguments)
-    command = checked(command)
-    if name not in _EXPERIMENT_COMMANDS:
-        return tyro.cli(command, prog=f"tfm {name}", args=arguments, registry=REGISTRY)
-    if not arguments or arguments[0].startswith("-"):
-        print(f"usage: tfm {name} EXPERIMENT.py [--workdir DIR] [--section.field value ...]\n")
-        print(f"{command.__doc__}\n`tfm {name} EXPERIMENT.py --help` lists all fields.")
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    experiment = config.from_file(arguments[0])
-
-    call = functools.partial(command, experiment=experiment)
-    return tyro.cli(call, prog=f"tfm {name} {arguments[0]}", args=arguments[1:], registry=REGISTRY)
+    commands.main()

@@ -257,7 +257,7 @@ def _tokenizer(
         return None
     if pieces is not None and not path.exists():
         lines = (line for file in files for line in text.read(file))
-        return vocabulary.train(lines, config.Tokenizer(), language, pieces, path)
+        return vocabulary.train(lines, config.Tokenizer(), language, pieces, path, "--pieces")
     return load(path)
 
 

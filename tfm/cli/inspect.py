@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tfm import storage
+from tfm import signals, storage
 from tfm.cli.options import UNCHANGED, Decoding, PairModel, given
 
 _log = logging.getLogger("tfm")
@@ -38,10 +38,13 @@ def inspect(
     path = Path("report.html") if output is None and not as_json else output
     if path is not None:
         storage.check_output(path)
-    trace = inspect.trace(model.load(), sentence, reference, **given(decode))
+    translator = model.load()
+    trace = signals.interruptible(
+        lambda: inspect.trace(translator, sentence, reference, **given(decode))
+    )
     if as_json:
         print(json.dumps(inspect.as_data(trace), ensure_ascii=False))
     if path is not None:
-        path.write_text(inspect.page(trace, language), encoding="utf-8")
+        storage.write_atomically(path, inspect.page(trace, language).encode())
         _log.info(f"{trace.source.text} → {trace.target.text}: {path}")
     return 0

@@ -31,7 +31,7 @@ def train(workdir: str, experiment: Experiment, hosts: processes.Hosts = _HOSTS)
     metric = experiment.train.metric
     best = "" if outcome.best is None else f"; best dev {metric} {outcome.best:.2f}"
     _log.info(f"stopped at update {outcome.step:,}: {outcome.reason}{best}")
-    return loop.SIGTERM_EXIT if outcome.interrupted else 0
+    return outcome.exit_code
 
 
 def check_data(experiment: Experiment, workdir: str | None = None) -> int:
@@ -64,5 +64,4 @@ def demo(
     """
     from tfm import demo as demonstration
 
-    demonstration.run(workdir, minutes)
-    return 0
+    return demonstration.run(workdir, minutes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import tyro
 
-from tfm import storage
+from tfm import signals, storage
 from tfm.cli.options import UNCHANGED, Decoding, Model, PairModel, given
 from tfm.data import text
 from tfm.ranges import Range
@@ -128,7 +128,8 @@ def _alignments(translator: "Translator", found: list["Translation"]) -> list[li
     """Pairs in the Pharaoh format, source pieces and target pieces of every line."""
     from tfm import inspect
 
-    alignments = inspect.align(translator, [translation.parts for translation in found])
+    parts = [translation.parts for translation in found]
+    alignments = signals.interruptible(lambda: inspect.align(translator, parts))
     return [
         [str(a) for a in alignments],
         [" ".join(a.source) for a in alignments],

@@ -1,5 +1,6 @@
 """Training of SentencePiece vocabularies, and the vocabularies of an experiment."""
 
+import functools
 import io
 import itertools
 import re
@@ -10,12 +11,13 @@ import numpy as np
 import sentencepiece
 from etils import epath
 
-from tfm import config, storage
+from tfm import config, signals, storage
 from tfm.data import corpus, languages
 from tfm.data.tokenizer import BOS, EOS, PAD, UNK, SentencePieceTokenizer, load, normalise
 
 _THREADS = 8  # Fixed, because the sums of unigram training depend on how they are split.
 _CHUNK = 4096  # Pairs read at a time.
+_LONGEST = 4192  # Bytes; SentencePiece leaves out longer sentences.
 
 
 def train(
@@ -24,6 +26,7 @@ def train(
     language: str,
     size: int,
     path: str | PathLike,
+    option: str = "tokenizer.source_size",
 ) -> SentencePieceTokenizer:
     """Trains a vocabulary, writes it to ``path`` (completely or not at all) and loads it.
 
@@ -37,32 +40,38 @@ def train(
       language: code ("zh"), or several joined by "+" for a shared vocabulary.
       size: number of pieces, special ones and (with byte fallback) 256 byte pieces included.
       path: of the model file.
+      option: what sets ``size``, for error messages.
 
     Raises:
       ValueError: the text is empty, or too small or too varied for ``size``.
     """
+    _check(spec, size, option)
     counter = itertools.count()
     texts = filter(None, map(normalise, sentences))
     model = io.BytesIO()
+    train = functools.partial(
+        sentencepiece.SentencePieceTrainer.train,
+        sentence_iterator=(text for text, _ in zip(texts, counter, strict=False)),
+        model_writer=model,
+        model_type=spec.kind,
+        vocab_size=size,
+        hard_vocab_limit=spec.kind in ("unigram", "bpe"),
+        character_coverage=spec.coverage or languages.coverage(language),
+        byte_fallback=spec.byte_fallback,
+        normalization_rule_name="identity",
+        pad_id=PAD,
+        unk_id=UNK,
+        bos_id=BOS,
+        eos_id=EOS,
+        max_sentence_length=_LONGEST,
+        num_threads=_THREADS,
+        minloglevel=2,
+    )
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(text for text, _ in zip(texts, counter, strict=False)),
-            model_writer=model,
-            model_type=spec.kind,
-            vocab_size=size,
-            hard_vocab_limit=spec.kind in ("unigram", "bpe"),
-            character_coverage=spec.coverage or languages.coverage(language),
-            byte_fallback=spec.byte_fallback,
-            normalization_rule_name="identity",
-            pad_id=PAD,
-            unk_id=UNK,
-            bos_id=BOS,
-            eos_id=EOS,
-            num_threads=_THREADS,
-            minloglevel=2,
-        )
+        signals.interruptible(train)
     except RuntimeError as error:
-        raise ValueError(_explain(str(error), language, size, next(counter))) from error
+        text = _explain(str(error), language, size, next(counter), option)
+        raise ValueError(text) from error
     storage.write_atomically(path, model.getvalue())
     return load(path)
 
@@ -103,7 +112,8 @@ def prepare(
         path = directory / f"{name}.model"
         if not path.exists():
             limit = spec.sentences // len(columns)
-            train(_sentences(pairs, columns, limit), spec, language, size, path)
+            option = "tokenizer.target_size" if name == "target" else "tokenizer.source_size"
+            train(_sentences(pairs, columns, limit), spec, language, size, path, option)
         tokenizers.append(_checked(load(path), spec, size, path))
     return tokenizers[0], tokenizers[-1]
 
@@ -135,18 +145,41 @@ def _checked(
     return loaded
 
 
-def _explain(error: str, language: str, size: int, sentences: int) -> str:
+def _check(spec: config.Tokenizer, size: int, option: str) -> None:
+    """Raises ValueError for what SentencePiece refuses with a line of its source code."""
+    least = 4 + 256 if spec.byte_fallback else 5
+    rest = "the 256 bytes of tokenizer.byte_fallback" if spec.byte_fallback else "text"
+    # Of the other kinds SentencePiece says how many the text needs.
+    if size < (least if spec.kind in ("char", "word") else 4):
+        raise ValueError(
+            f"{option} {size}: must be {least} or more, for the 4 special pieces and {rest}"
+        )
+    if size >= 2**31:
+        raise ValueError(f"{option} {size}: must be less than {2**31}")
+    if spec.coverage and not 0.98 <= spec.coverage <= 1:
+        raise ValueError(
+            f"tokenizer.coverage {spec.coverage}: must be from 0.98 to 1, or 0 to choose it by "
+            "language"
+        )
+
+
+def _explain(error: str, language: str, size: int, sentences: int, option: str) -> str:
     """Rewrites an error message of SentencePiece in the terms of the config."""
     where = f"tokenizer for {language}: {sentences:,} sentences"
     if most := re.search(r"Vocabulary size too high.*<= (\d+)", error):
         return (
             f"{where} give at most {most[1]} pieces, but {size} were asked for; "
-            "lower tokenizer.source_size or target_size, or add text"
+            f"lower {option}, or add text"
         )
     if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", error):
         return (
             f"{where} need at least {least[1]} pieces for their characters, but {size} were asked "
-            "for; raise tokenizer.source_size or target_size, or lower tokenizer.coverage"
+            f"for; raise {option}, or lower tokenizer.coverage"
+        )
+    if "sentences_.empty()" in error and sentences > 0:
+        return (
+            f"tokenizer for {language}: all {sentences:,} sentences are longer than the {_LONGEST} "
+            "bytes that SentencePiece takes; split them"
         )
     if "(vocab_size) >= (0)" in error:  # nothing is left beside special pieces and bytes
         return (

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from tfm import config, sharding, transformer
+from tfm import config, sharding, signals, transformer
 from tfm.plan import flops, hlo, roofline, traffic
 from tfm.plan.topology import GIB, Topology
 from tfm.training import optimizer, step
@@ -176,7 +176,7 @@ def compile_traced(traced: jax.stages.Traced, topology: Topology) -> Executable:
     """
     start = time.monotonic()
     try:
-        compiled = traced.lower().compile()
+        compiled = signals.interruptible(traced.lower().compile)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

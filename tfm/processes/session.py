@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import jax
 from jax._src import distributed  # the client has no public name yet; orbax uses this too
 
-from tfm import terminal
+from tfm import signals, terminal
 from tfm.processes.group import ALONE, Group
 from tfm.processes.hosts import Hosts, Membership, find
 from tfm.processes.watchdog import RESTART_HINT, Watchdog
@@ -84,7 +84,12 @@ def _connect(hosts: Hosts, membership: Membership, watchdog: Watchdog) -> Group:
 
 
 def _end_all(watchdog: Watchdog, error: BaseException) -> None:
-    """Ends all processes after an error in this one, which another process may have caused."""
+    """Ends all processes after an error in this one, which another process may have caused.
+
+    After a signal all of them end with its exit code, for the run can be resumed.
+    """
+    if isinstance(error, signals.Stopped):
+        watchdog.end(f"{error}; {RESTART_HINT}", code=error.exit_code)
     lost = _LOST.match(str(error))
     received = watchdog.reason_of_others() if lost else ""
     line = " ".join(str(error).split())[:1000] or type(error).__name__

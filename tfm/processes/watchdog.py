@@ -48,7 +48,7 @@ class Watchdog:
         self._stage = ("starting", 1.0, self._clock)
         self._heartbeats: dict[int, tuple[Any, float]] = {}  # newest, and when it was first seen
         self._last_answer = self._clock
-        self._reason, self._reason_sent = "", threading.Event()
+        self._reason, self._code, self._reason_sent = "", FAILED, threading.Event()
         self._closed, self._wake = threading.Event(), threading.Event()
         self._client: Any = None
         threading.Thread(target=self._guard_loop, daemon=True).start()
@@ -83,19 +83,22 @@ class Watchdog:
     def reason_of_others(self) -> str:
         """Why another process ended, if it reports that within two heartbeats; else ""."""
         for _ in range(20):
-            if reason := self._received_reason():
+            if reason := self._received()[0]:
                 return reason
             time.sleep(self._interval / 10)
         return ""
 
-    def end(self, reason: str, received: str = "") -> NoReturn:
+    def end(self, reason: str, received: str = "", code: int = FAILED) -> NoReturn:
         """Ends this process at once, and the others by sending them the reason.
 
         Args:
           reason: one line.
           received: the reason that another process sent, if this one ends because of it.
+          code: exit code, of the others too; that of the other process if this one ends because
+            of it.
         """
         _log.error(f"ends because another process did: {received}" if received else reason)
+        self._code = self._received()[1] if received else code
         self._reason = received or f"process {self._index}: {reason}"
         self._reason_sent.clear()
         self._wake.set()
@@ -105,7 +108,7 @@ class Watchdog:
             time.sleep(2 * self._interval)
         logging.shutdown()
         sys.stderr.flush()
-        os._exit(FAILED)  # an orderly exit would wait for the other processes
+        os._exit(self._code)  # an orderly exit would wait for the other processes
 
     def close(self) -> None:
         """Stops watching."""
@@ -117,7 +120,8 @@ class Watchdog:
         while not self._closed.is_set():
             reason, number = self._reason, number + 1
             stage, timeouts, _ = self._stage
-            heartbeat = [number, stage, timeouts if math.isfinite(timeouts) else 0, reason]
+            limit = timeouts if math.isfinite(timeouts) else 0
+            heartbeat = [number, stage, limit, reason, self._code]
             try:
                 self._client.key_value_set(
                     f"tfm/heartbeat/{self._index}", json.dumps(heartbeat), allow_overwrite=True
@@ -144,16 +148,17 @@ class Watchdog:
             self._clock += min(passed, self._interval)
             if self._reason:  # the main thread is ending the process already
                 continue
-            received = self._received_reason()
+            received = self._received()[0]
             reason = received or self._missing_heartbeat() or self._no_progress()
             if reason:
                 self.end(f"{reason}; {RESTART_HINT}", received)
 
-    def _received_reason(self) -> str:
+    def _received(self) -> tuple[str, int]:
+        """Why another process ended, and with which exit code; ("", FAILED) if none did."""
         for other, (heartbeat, _) in sorted(self._heartbeats.items()):
             if other != self._index and heartbeat[3]:
-                return heartbeat[3]
-        return ""
+                return heartbeat[3], heartbeat[4]
+        return "", FAILED
 
     def _missing_heartbeat(self) -> str:
         """Which process has sent no heartbeat for too long; "" if none."""

@@ -9,9 +9,10 @@ from os import PathLike
 import jax
 import numpy as np
 
-from tfm import config, params, transformer
+from tfm import config, params, signals, transformer
 from tfm.data import corpus, stream, tokenizer
 from tfm.data import scan as scanning
+from tfm.run_folder import RunFolder
 from tfm.training import optimizer, setup, step
 
 _RATIO = 3.0  # a pair whose length ratio is this far from the mean is seldom a translation
@@ -24,6 +25,8 @@ def report(experiment: config.Config, folder: str | PathLike | None) -> str:
     Args:
       folder: of a run whose tokenizers to use; None trains them in a temporary folder.
     """
+    if folder is not None:
+        RunFolder(folder).create()
     with tempfile.TemporaryDirectory() as temporary:
         data = setup.open_data(experiment, folder or temporary)
     experiment = setup.resolve(experiment, data)
@@ -126,7 +129,8 @@ def _memory(experiment: config.Config) -> list[str]:
     rule = optimizer.make(experiment.optimizer, declaration)
     state = step.abstract_state(experiment, rule)
     batch = step.abstract_batch(experiment)
-    compiled = step.jit_update(experiment, rule).lower(state, batch).compile()
+    lowered = step.jit_update(experiment, rule).lower(state, batch)
+    compiled = signals.interruptible(lowered.compile)
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     analysis = compiled.memory_analysis()
     temporary_bytes = analysis.temp_size_in_bytes if analysis else 0

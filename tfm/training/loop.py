@@ -5,6 +5,7 @@ Everything about a run is in its folder, see ``run_folder.RunFolder``.
 
 import dataclasses
 import logging
+import math
 import signal
 import time
 from contextlib import ExitStack
@@ -13,11 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from tfm import config, params, processes, sharding, storage, terminal, transformer
+from tfm import config, params, processes, sharding, signals, storage, terminal, transformer
 from tfm.data import stream
 from tfm.run_folder import RunFolder
 from tfm.terminal import Stopwatch
 from tfm.training import optimizer, setup, step, update_memory
+from tfm.training.lock import RunLock
 from tfm.training.metrics import MetricsWriter
 from tfm.training.preemption import PreemptionHandler, ValidationInterrupted
 from tfm.training.progress import Progress
@@ -27,9 +29,6 @@ from tfm.transformer import kernels
 
 _log = logging.getLogger(__name__)
 
-SIGTERM_EXIT = 128 + signal.SIGTERM
-"""Exit code of a run that stopped on a signal after saving, and can be resumed."""
-
 
 class Outcome(NamedTuple):
     """How a run ended.
@@ -38,13 +37,23 @@ class Outcome(NamedTuple):
       step: updates made, over all resumes.
       reason: why it ended, in words.
       best: the best value of ``train.metric`` on the dev set, or None.
-      interrupted: a signal stopped it before it was done.
+      signal: number of the signal that stopped it before it was done; 0 if none did.
     """
 
     step: int
     reason: str
     best: float | None
-    interrupted: bool
+    signal: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal stopped it before it was done; the same command resumes it."""
+        return self.signal != 0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the signal: 143 for SIGTERM, after which launchers start it again."""
+        return signals.exit_code(self.signal) if self.signal else 0
 
 
 def train(
@@ -57,6 +66,7 @@ def train(
     Raises:
       ValueError: settings, data or an existing run that do not fit together.
       FloatingPointError: ``train.bad_steps`` updates in a row had no finite loss.
+      FolderInUse: another process trains in the folder, or has taken it over.
       OSError: a checkpoint could not be saved.
     """
     folder = RunFolder(folder)
@@ -64,14 +74,16 @@ def train(
     config.check(experiment)
     optimizer.check(experiment.optimizer)
     transformer.validate(experiment.model, experiment.execution, vocabularies=False)
-    group.check_shared(folder.path)
     with ExitStack() as stack:
+        group.set_stage("locking the run's folder", timeouts=10)
+        lock = stack.enter_context(RunLock(folder, group))  # released last
+        group.check_shared(folder.path)
         if group.is_primary:
             stack.enter_context(terminal.log_to_file(folder.log))
         data = open_data(experiment, folder, group)
         experiment = resolve(experiment, data)
         check_same(experiment, folder.config)
-        run = _Run(experiment, folder, data, group, stack)
+        run = _Run(experiment, folder, data, group, lock, stack)
         # Only now are the settings known to work: a later start must use the same.
         if group.is_primary:
             storage.write_atomically(folder.config, config.to_json(experiment).encode())
@@ -87,17 +99,19 @@ class _Run:
         folder: RunFolder,
         data: Data,
         group: processes.Group,
+        lock: RunLock,
         stack: ExitStack,
     ) -> None:
         """Builds the update, opens checkpoints and data, and restores or initialises the state."""
         self.experiment, self.folder, self.data, self.group = experiment, folder, data, group
+        self.lock = lock
         group.set_stage("opening the checkpoints", timeouts=10)
         declaration = transformer.declare(experiment.model)
         self.learning_rate = optimizer.schedule(experiment.optimizer)
         rule = optimizer.make(experiment.optimizer, declaration)
         self.layout = sharding.Layout(sharding.make(experiment.mesh))
         self.jit_update = step.jit_update(experiment, rule, self.layout)
-        self.update: jax.stages.Compiled | None = None
+        self.first = True  # the next update is the first since this start
         self.checkpoints, self.best = (
             stack.enter_context(setup.open_checkpoints(experiment, path, keep, group))
             for path, keep in ((folder.checkpoints, 2), (folder.best, 1))
@@ -144,7 +158,9 @@ class _Run:
         self.clock = Stopwatch(self.progress.elapsed)
         reason = self.progress.reason_to_stop(*self._so_far(self.progress.elapsed))
         if reason and not self.progress.pending_validation:
-            return Outcome(self.step, f"nothing left to do: {reason}", self.progress.best, False)
+            return Outcome(self.step, f"nothing left to do: {reason}", self.progress.best)
+        # Before signals make it save first: there is nothing new to save until the first update.
+        self.update = self._compile()
         with (
             PreemptionHandler(self.group.count == 1) as self.preemption,
             terminal.Bar("training", self.group.is_primary) as bar,
@@ -155,6 +171,7 @@ class _Run:
                 reason = self.progress.reason_to_stop(*self._so_far(seconds))
 
             while not reason and not self.preemption.stop_requested:
+                self.lock.check()
                 seconds = self._train_step()
                 save = self.step % every.checkpoint_every == 0
                 if self.step % every.log_every == 0:
@@ -172,9 +189,10 @@ class _Run:
                 self._validate()
             self._save(wait=True)
         if reason and not self.progress.pending_validation:
-            return Outcome(self.step, reason, self.progress.best, interrupted=False)
-        reason = f"received {self.preemption.stop_requested}; the same command resumes the run"
-        return Outcome(self.step, reason, self.progress.best, interrupted=True)
+            return Outcome(self.step, reason, self.progress.best)
+        name = self.preemption.stop_requested
+        reason = f"received {name}; the same command resumes the run"
+        return Outcome(self.step, reason, self.progress.best, signal.Signals[name])
 
     def _train_step(self) -> float:
         """One update on the next batch; returns the seconds of training, by process 0's clock.
@@ -183,10 +201,8 @@ class _Run:
         """
         self.group.set_stage(f"reading the batch of update {self.step + 1:,}")
         batch = next(self.batches)
-        first = self.update is None
-        if first:
-            self.update = self._compile()
-        self.group.set_stage(f"in update {self.step + 1:,}", timeouts=10 if first else 1)
+        self.group.set_stage(f"in update {self.step + 1:,}", timeouts=10 if self.first else 1)
+        self.first = False
         # Before the update, so that the result is there while the update still runs.
         pairs = batch.target_segments.max(axis=1).sum()
         numbers = [pairs, self.preemption.received, self.clock.seconds]
@@ -260,7 +276,9 @@ class _Run:
         self.progress.validated, self.progress.pending_validation = self.step, False
         self.metrics.write(self.step, {f"dev/{name}": value for name, value in scores.items()})
         value = scores[self.experiment.train.metric]
-        better = self.progress.is_better(self.experiment.train, value)
+        # Weights that give no finite loss are broken, whatever their translations score.
+        finite = math.isfinite(scores["loss"])
+        better = finite and self.progress.is_better(self.experiment.train, value)
         _log.info(
             f"update {self.step:,} | dev loss {scores['loss']:.3f} | BLEU {scores['bleu']:.2f} | "
             f"chrF {scores['chrf']:.2f} | exact {scores['exact']:.1f} %"
@@ -271,6 +289,7 @@ class _Run:
             self._save_best(value)
 
     def _save_best(self, value: float) -> None:
+        self.lock.check(now=True)
         # Numbered independently of updates, since a resumed run may validate an update again.
         number = (self.best.latest() or 0) + 1
         info = {"update": self.step, self.experiment.train.metric: value}
@@ -280,6 +299,7 @@ class _Run:
 
     def _save(self, wait: bool = False) -> None:
         """Saves a checkpoint of the state and of everything else that resuming needs."""
+        self.lock.check(now=True)
         self._collect_metrics()
         self.group.set_stage(f"saving update {self.step:,}", timeouts=10)
         self.metrics.flush()
@@ -302,7 +322,7 @@ class _Run:
         self.group.set_stage("compiling the update", timeouts=10)
         start = time.perf_counter()
         batch = step.abstract_batch(self.experiment, self.layout)
-        compiled = self.jit_update.lower(self.state, batch).compile()
+        compiled = signals.interruptible(self.jit_update.lower(self.state, batch).compile)
         _log.info(f"compiled the update in {time.perf_counter() - start:.1f} s")
         update_memory.require_update(compiled, self.state.step.sharding.addressable_devices)
         self.metrics.training_time = Stopwatch()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tfm import signals
+
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +64,7 @@ class PreemptionHandler:
 
     def _handle(self, number: int, _: Any) -> None:
         if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise signals.Stopped(number)
         if not self.received:
             self.received = number
             _log.warning(f"{signal.Signals(number).name}: saving, then stopping")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from etils import epath
 
-from tfm import checkpoint, config, processes, transformer
+from tfm import checkpoint, config, processes, signals, storage, transformer
 from tfm.data import corpus, stream, vocabulary
 from tfm.data import scan as scanning
 from tfm.data.tokenizer import Tokenizer
@@ -59,6 +59,7 @@ def open_data(
     """
     data = experiment.data
     start = time.monotonic()
+    storage.make_folder(corpus.cache_dir(data), f"data.cache_dir {corpus.cache_dir(data)}")
     group.set_stage("preparing the data", math.inf)
     prepares = group.is_primary_for(epath.Path(corpus.cache_dir(data)))
     names = (data.train, data.dev) if data.dev else (data.train,)
@@ -150,7 +151,7 @@ def initial_state(
     """The state before the first update, sharded as ``abstract_state`` is."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract_state)
     init = functools.partial(step.init_state, experiment, rule)
-    state = jax.jit(init, out_shardings=shardings)()
+    state = signals.interruptible(jax.jit(init, out_shardings=shardings).lower().compile)()
     state = with_vectors(state, experiment, tokenizers)
     return jax.device_put(state, shardings)
 

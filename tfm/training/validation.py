@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from tfm import config, evaluation, processes, storage
+from tfm import config, evaluation, processes, signals, storage
 from tfm.data import corpus, stream
 from tfm.data import scan as scanning
 from tfm.params import Tree
 from tfm.run_folder import RunFolder
 from tfm.training import step
+from tfm.transformer import Batch
 from tfm.translator import Translator
 
 _log = logging.getLogger(__name__)
@@ -48,11 +49,8 @@ class Validation:
         self._translator = Translator(
             experiment, None, *tokenizers
         )  # every call brings the weights
-        any_device = dataclasses.replace(experiment, execution=self._translator.execution)
         self._translator.check_memory(self._sentences()[0], **self._search)
-        self._sums = jax.jit(
-            lambda weights, batch: step.token_loss(weights, any_device, batch, None, 0.0)
-        )
+        self._compiled: jax.stages.Compiled | None = None
 
     def scores(self, update: int, weights: Tree) -> dict[str, float]:
         """Scores by name: loss (nats a token), bleu, chrf, exact (%).
@@ -96,10 +94,20 @@ class Validation:
             self._pairs, self._scan, self._tokenizers, self._experiment.data
         )
         mine = itertools.islice(batches, self._group.index, None, self._group.count)
-        sums = jax.device_get([self._sums(weights, batch) for batch in mine])
+        sums = jax.device_get([self._batch_loss(weights, batch) for batch in mine])
         parts = self._group.gather([[float(s.nll), float(s.tokens)] for s in sums])
         nll, tokens = np.sum(_interleave(parts), axis=0)
         return float(nll / tokens)
+
+    def _batch_loss(self, weights: Tree, batch: Batch) -> Any:
+        """Sums over the tokens of a batch; all batches have one shape."""
+        if self._compiled is None:
+            experiment = dataclasses.replace(self._experiment, execution=self._translator.execution)
+            lowered = jax.jit(
+                lambda weights, batch: step.token_loss(weights, experiment, batch, None, 0.0)
+            ).lower(weights, batch)
+            self._compiled = signals.interruptible(lowered.compile)
+        return self._compiled(weights, batch)
 
 
 def _interleave(parts: Sequence[Sequence[Any]]) -> list[Any]:

@@ -5,9 +5,10 @@ import logging
 from os import PathLike
 from typing import Annotated
 
-from tfm import checkpoint, config, ranges
+from tfm import checkpoint, config, params, ranges, transformer
 from tfm.config import SENTENCE_LENGTH
 from tfm.data import tokenizer
+from tfm.params import Tree
 from tfm.positions.rotary import SCALING
 from tfm.run_folder import RunFolder
 from tfm.translator.translator import Translator
@@ -30,8 +31,8 @@ def load(
 
     Raises:
       FileNotFoundError: no run there, or nothing saved yet.
-      ValueError: lengths that learned positions do not reach, or a scaling of positions that are
-        not rotary.
+      ValueError: lengths that learned positions do not reach, a scaling of positions that are not
+        rotary, a damaged model, or weights of another model than its config.json describes.
     """
     folder = RunFolder(folder)
     if not folder.config.is_file():
@@ -39,6 +40,7 @@ def load(
     experiment = config.read(folder.config)
     try:
         experiment = with_lengths(experiment, source_length, target_length, rotary_scaling)
+        expected = params.abstract(transformer.declare(experiment.model))
     except ValueError as error:
         raise ValueError(f"model {folder}: {error}") from error
     names = ("joint", "joint") if experiment.tokenizer.joint else ("source", "target")
@@ -49,14 +51,38 @@ def load(
             f"model {folder}: its tokenizers have {source.size} and {target.size} pieces, but its "
             f"weights are for {sizes[0]} and {sizes[1]}: put back the tokenizers of the run"
         )
-    try:
-        _, params, info = checkpoint.load(folder.best)
-        update = info["update"]
-    except FileNotFoundError:  # not validated yet, or there is no dev set
-        update, state, _ = checkpoint.load(folder.checkpoints, only=("average", "params"))
-        params = state.get("average") or state["params"]
+    update, weights = _weights(folder, expected)
     _log.info("model %s: weights of update %d", folder, update)
-    return Translator(experiment, params, source, target)
+    return Translator(experiment, weights, source, target)
+
+
+def _weights(folder: RunFolder, expected: Tree) -> tuple[int, Tree]:
+    """The best weights, else the newest, and the update that they are of."""
+    mismatch = f"put back the config.json that belongs to these weights, or the weights of {folder}"
+    copy = checkpoint.Advice().damaged
+    newest = " or move this folder away to use the weights of its newest checkpoint"
+    damaged = f"{copy},{newest}" if folder.checkpoints.is_dir() else copy
+    try:
+        try:
+            _, weights, info = checkpoint.load(
+                folder.best, expected=expected, advice=checkpoint.Advice(damaged, mismatch)
+            )
+            return info["update"], weights
+        except FileNotFoundError:  # not validated yet, or there is no dev set
+            update, state, _ = checkpoint.load(
+                folder.checkpoints,
+                only=("average", "params"),
+                expected={"average": expected, "params": expected},
+                advice=checkpoint.Advice(copy, mismatch),
+            )
+            return update, state.get("average") or state["params"]
+    except checkpoint.StructureMismatch as error:
+        raise ValueError(f"model {folder}: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"model {folder}: nothing is saved there yet ({error}); train it until its first "
+            "validation or checkpoint"
+        ) from error
 
 
 def with_lengths(

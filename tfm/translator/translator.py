@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tfm import config, memory, ranges, transformer
+from tfm import config, memory, ranges, signals, transformer
 from tfm.data.languages import language
 from tfm.data.tokenizer import Tokenizer, normalise
 from tfm.decoding import Decode
@@ -202,6 +202,15 @@ class Translator:
             found = zip(*map(np.asarray, run(self.params, *arrays)), strict=True)
             for i, hypotheses in zip(batch, found, strict=False):
                 result[i] = self._translations(texts[i], zip(*hypotheses, strict=True))[:n]
+        lost = [t for t, best in zip(texts, result, strict=True) if best[0].log_prob == -math.inf]
+        if lost:
+            _log.warning(
+                "no translation found for %d of %d texts, the model gives no token a probability; "
+                "are its weights damaged or did its training diverge? Left empty: %s",
+                len(lost),
+                len(texts),
+                " / ".join(map(_shortened, lost[:3])) + (" / ..." if len(lost) > 3 else ""),
+            )
         return result
 
     def _batches(
@@ -228,11 +237,6 @@ class Translator:
                 text = self.target.decode(tokens[:length])
                 found.append(Translation(text, float(log_prob), float(score), ((source, text),)))
         if not found:
-            _log.warning(
-                "no translation found, the model gives no token a probability; are its weights "
-                "damaged or did its training diverge? Left empty: %s",
-                _shortened(source),
-            )
             found.append(Translation("", -math.inf, -math.inf, ((source, ""),)))
         return found
 
@@ -255,7 +259,8 @@ class Translator:
         if key not in self._compiled:
             start = time.perf_counter()
             f = functools.partial(program, arch=self.arch, execution=self.execution, **static)
-            self._compiled[key] = jax.jit(f).lower(self.params, *arrays).compile()
+            lowered = jax.jit(f).lower(self.params, *arrays)
+            self._compiled[key] = signals.interruptible(lowered.compile)
             seconds = time.perf_counter() - start
             self.compile_seconds += seconds
             _log.info(

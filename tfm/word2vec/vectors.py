@@ -70,10 +70,7 @@ def check_output(path: Path) -> None:
         raise ValueError(f"{path}: vectors are written to a local disk only")
     if path.suffix == ".gz":
         raise ValueError(f"{path}: vectors are written uncompressed; leave out .gz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written: {storage.reason(error)}") from error
+    storage.make_folder(path.parent, f"{path}: cannot be written")
     storage.check_output(path)
 
 
