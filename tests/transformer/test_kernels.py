@@ -45,7 +45,7 @@ def test_an_execution_that_can_compute_the_model_is_accepted():
         transformer.validate(ARCH, Execution(implementation="cudnn", dtype="float32"))
     # The architecture is checked too, with or without an execution.
     for execution in ((), (splash,)):
-        with pytest.raises(ValueError, match="heads 0 must be 1"):
+        with pytest.raises(ValueError, match="heads 0: must be from 1"):
             transformer.validate(dataclasses.replace(ARCH, heads=0), *execution)
 
 
