@@ -102,7 +102,7 @@ class Learned(Scheme):
       max_length: rows of the table, and so the longest sentence.
     """
 
-    max_length: Annotated[int, Range(least=1, most=2**24)] = 512
+    max_length: Annotated[int, Range(least=1, most=2**16)] = 512
 
     acts_on = "input"
 

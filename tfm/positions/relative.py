@@ -115,7 +115,7 @@ class Shaw(Scheme):
       clip: farther distances share the vectors of this one.
     """
 
-    clip: Annotated[int, Range(least=1, most=2**24)] = 16
+    clip: Annotated[int, Range(least=1, most=2**16)] = 16
 
     acts_on = "relative"
 
