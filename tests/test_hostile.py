@@ -176,7 +176,7 @@ TAKEN = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("setting", "value"), TAKEN[::4])  # each compiles: all take ten minutes
+@pytest.mark.parametrize(("setting", "value"), TAKEN[::6])  # each compiles: all take ten minutes
 def test_a_value_that_is_taken_works_or_is_named_later(
     setting, value, experiment, tiny_run, tmp_path, monkeypatch
 ):
@@ -298,13 +298,12 @@ def test_an_option_takes_a_hostile_value_or_names_itself(name, run):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
 def test_an_option_takes_many_hostile_values_or_names_itself(name, run):
-    """A quarter of the values, so that four neighbouring options have met all of them."""
+    """An eighth of the values, so that eight neighbouring options have met all of them."""
     for i, option in enumerate(of_command(name)):
-        for text in hostile.TEXTS[i % 4 :: 4]:
+        for text in hostile.TEXTS[i % 8 :: 8]:
             run(option, text)
         if not option.positional and typing.get_origin(option.kind.type) is not tuple:
             run(option)  # no value at all
-        run(option, "1", "中文", "nan")
 
 
 # What a process can be given as an argument: no NUL, and no half of a surrogate pair.

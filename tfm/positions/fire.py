@@ -66,7 +66,7 @@ class FIRE(Scheme):
       threshold: the initial L: queries at positions before it share one scale.
     """
 
-    hidden: Annotated[int, Range(least=1, most=2**16)] = 32
+    hidden: Annotated[int, Range(least=1, most=2**12)] = 32
     threshold: Annotated[float, Range(above=0)] = 512.0
 
     acts_on = "bias"
