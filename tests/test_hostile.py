@@ -232,6 +232,7 @@ def run(command, monkeypatch, tmp_path, experiment):
         ("translate",): model,
         ("score",): (*model, *pair),
         ("evaluate",): (*model, "--source", "gone", "--reference", "gone"),
+        ("compare",): ("gone", "gone too", "--source", "gone", "--reference", "gone"),
         ("inspect",): (*model, "a"),
         ("embed", "train"): ("gone", "--output", "out"),
         ("embed", "neighbours"): ("gone", "a"),

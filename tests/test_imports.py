@@ -15,7 +15,7 @@ ROOT = pathlib.Path(tfm.__file__).parent
 LEVELS = [
     {"cli", "__main__"},
     {"demo"},
-    {"inspect"},
+    {"inspect", "comparison"},
     {"interop"},
     {"plan"},
     {"training"},

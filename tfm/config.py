@@ -10,6 +10,7 @@ import json
 import re
 import runpy
 import traceback
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,52 @@ _ROW_LENGTH = Range(2, 65_535, special=0, note="0 chooses it from the other side
 
 
 @dataclass(frozen=True)
+class Cleaning:
+    """Which pairs of a training corpus are left out; all is kept by default.
+
+    Attributes:
+      duplicates: leave out pairs that occur before, up to case and punctuation (exact), or that
+        resemble one before on both sides together (near).
+      similarity: of near duplicates: the share of common sequences of five characters from which
+        on most pairs are found, by MinHash.
+      held_out: leave out pairs of which a side is a sentence of the dev or test set, unless it is
+        very short.
+      copies: leave out pairs whose sides are the same text.
+      ratio: leave out pairs whose lengths in characters differ by more than this times the usual
+        ratio; 0 is off.
+      script: leave out pairs with a side of which less than this share of the letters belongs to
+        its language's script; 0 is off.
+      noise: leave out pairs with more than this share of characters that are controls, pictures or
+        misread letters; 0 is off.
+    """
+
+    duplicates: Literal["keep", "exact", "near"] = "keep"
+    similarity: Annotated[float, Range(least=0.7, most=1)] = 0.9
+    held_out: bool = False
+    copies: bool = False
+    ratio: Annotated[float, Range(least=1, special=0, note="0 is off")] = 0.0
+    script: Annotated[float, Range(least=0, most=1, note="0 is off")] = 0.0
+    noise: Annotated[float, Range(least=0, most=1, note="0 is off")] = 0.0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One of several training corpora.
+
+    Attributes:
+      files: its name, as in ``Data``.
+      weight: how often its pairs are drawn, relative to other corpora; see ``Data.temperature``.
+      tag: written before each source, as a piece of its own: ``<bt>`` for back-translations
+        (Caswell 2019), ``<2zh>`` for translations into Chinese by a model of several languages
+        (Johnson 2017). It never stands in a translation.
+    """
+
+    files: Annotated[Files, Length(1, 2)]
+    weight: Annotated[float, Range(least=1e-6, most=1e6)] = 1.0
+    tag: str = ""
+
+
+@dataclass(frozen=True)
 class Data:
     """Parallel text, and the shape of the packed batches made from it.
 
@@ -74,6 +121,10 @@ class Data:
     Attributes:
       source, target: language codes ("zh", "en", ...).
       train, dev, test: corpora; test may be empty.
+      mixture: several training corpora in place of ``train``, mixed into one stream.
+      temperature: of a mixture: a corpus of n pairs is drawn in proportion to its weight times
+        n^(1/temperature); 0 leaves its size out.
+      clean: which pairs of the training corpora are left out.
       tsv_columns: columns of source and target in a TSV file, from 0.
       rows: packed rows in a global batch, all devices together.
       source_length, target_length: tokens a row, in pieces; a longer sentence is dropped and
@@ -87,6 +138,9 @@ class Data:
     train: Annotated[Files, Length(1, 2)] = ("phrasebook:train",)
     dev: Annotated[Files, Length(0, 2)] = ("phrasebook:dev",)
     test: Annotated[Files, Length(0, 2)] = ("phrasebook:test",)
+    mixture: tuple[Corpus, ...] = ()
+    temperature: Annotated[float, Range(least=1, special=0, note="0 leaves sizes out")] = 1.0
+    clean: Cleaning = Cleaning()
     tsv_columns: tuple[Annotated[int, Range(least=0)], Annotated[int, Range(least=0)]] = (0, 1)
     rows: Annotated[int, Range(least=1, most=2**16)] = 32
     source_length: Annotated[int, _ROW_LENGTH] = 64
@@ -218,6 +272,11 @@ def check(experiment: Config) -> None:
     """Raises ValueError, with the field's path, for a value that is out of its range."""
     ranges.check(experiment)
     parse_stop(experiment.train.stop)
+    for i, corpus in enumerate(experiment.data.mixture):
+        if corpus.tag and not re.fullmatch(r"<[^\s<>\u2581]+>", corpus.tag):
+            raise ValueError(
+                f"data.mixture[{i}].tag {corpus.tag!r}: must be a name in angle brackets, as <bt>"
+            )
 
 
 def _build(cls: type, values: Any, where: str) -> Any:
@@ -236,9 +295,17 @@ def _build(cls: type, values: Any, where: str) -> Any:
         elif dataclasses.is_dataclass(kind):
             value = _build(kind, value, f"{where}.{key}")
         elif isinstance(value, list):
-            value = tuple(value)
+            item = typing.get_args(kind)[:1]
+            of_sections = bool(item) and dataclasses.is_dataclass(item[0])
+            value = tuple(
+                _build(item[0], x, f"{where}.{key}[{i}]") if of_sections else x
+                for i, x in enumerate(value)
+            )
         kwargs[key] = value
-    return cls(**kwargs)
+    try:
+        return cls(**kwargs)
+    except TypeError as error:  # a field without a default is missing
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _fields(cls: type) -> list[str]:
@@ -338,6 +405,7 @@ def reverse(config: Config) -> Config:
         train=d.train[::-1],
         dev=d.dev[::-1],
         test=d.test[::-1],
+        mixture=tuple(dataclasses.replace(c, files=c.files[::-1]) for c in d.mixture),
         tsv_columns=d.tsv_columns[::-1],
         source_length=d.target_length,
         target_length=d.source_length,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tfm import config
-from tfm.data import packing, scan, stream, tokenizer, vocabulary
+from tfm.data import mixture, packing, scan, stream, tokenizer, vocabulary
+from tfm.data.mixture import Order
 from tfm.transformer import Batch
 
 DATA = config.Data(rows=16, source_length=48, target_length=48, seed=3)
@@ -182,24 +183,26 @@ def test_every_pair_once_an_epoch(opened):
     read = sorted(
         int(lane) + 16 * k for lane, (count, _) in state["lanes"].items() for k in range(count)
     )
-    expected = Counter(stream._shuffled(e, PAIRS, data.seed)[1] for e in read)
-    expected.subtract(stream._shuffled(e, PAIRS, data.seed)[1] for e in waiting)
+    order = Order([PAIRS], [1.0], data.seed)
+    expected = Counter(order.locate(e)[1] for e in read)
+    expected.subtract(order.locate(e)[1] for e in waiting)
     assert counts == +expected
     assert sum(counts.values()) > 15 * PAIRS
 
 
 @pytest.mark.parametrize("table", [1 << 16, 0])
 def test_each_epoch_is_a_new_permutation(monkeypatch, table):
-    monkeypatch.setattr(stream, "_MAX_TABLE", table)
-    epochs = [[stream._shuffled(e * 101 + i, 101, 5) for i in range(101)] for e in range(4)]
+    monkeypatch.setattr(mixture, "_MAX_TABLE", table)
+    order = Order([101], [1.0], 5)
+    epochs = [[order.locate(e * 101 + i) for i in range(101)] for e in range(4)]
     for number, epoch in enumerate(epochs):
         assert {entry[0] for entry in epoch} == {number}
         assert sorted(entry[1] for entry in epoch) == [*range(101)]
     orders = [tuple(entry[1] for entry in epoch) for epoch in epochs]
     assert len(set(orders)) == 4 and tuple(range(101)) not in orders
     # Another seed is another sequence, not the same one an epoch later.
-    assert tuple(stream._shuffled(i, 101, 6)[1] for i in range(101)) not in orders
-    assert stream._shuffled(2, 1, 0) == (2, 0)
+    assert tuple(Order([101], [1.0], 6).locate(i)[1] for i in range(101)) not in orders
+    assert Order([1], [1.0], 0).locate(2) == (2, 0)
 
 
 def test_no_pair_waits_for_long(opened):
@@ -252,7 +255,8 @@ def test_a_host_reads_only_its_lanes(opened, monkeypatch):
     asked, read = [], Listed.__getitems__
     monkeypatch.setattr(Listed, "__getitems__", lambda self, i: asked.extend(i) or read(self, i))
     next(stream.batches(pairs, found, tokenizers, data, host=3, hosts=4, prefetch=0))
-    own = {stream._shuffled(e, 2000, data.seed)[1] for e in range(2000) if e % 16 >= 12}
+    order = Order([2000], [1.0], data.seed)
+    own = {order.locate(e)[1] for e in range(2000) if e % 16 >= 12}
     assert asked and set(asked) <= own
 
 
@@ -350,7 +354,10 @@ def test_a_sample_that_does_not_fit_is_replaced_by_the_best_segmentation(opened,
 
     def drawn(length):
         pairs, found, _, data = opened(source_length=length, target_length=length)
-        reader = stream._Reader(pairs, found, tokenizers, data.seed, nbest=32, alpha=0.0)
+        order = Order([len(found.kept)], [1.0], data.seed)
+        reader = stream._Reader(
+            pairs, found, tokenizers, order, data.clean, data.seed, nbest=32, alpha=0.0
+        )
         return [side for waiting in reader.read(range(3 * PAIRS)) for side in waiting.ids]
 
     replaced = 0

@@ -72,7 +72,7 @@ def score(model: PairModel, source: Path, target: Path) -> int:
         source: UTF-8 text, a sentence a line, plain or .gz.
         target: Its translation, line by line.
     """
-    for value in model.load().score(*_parallel(source, target)):
+    for value in model.load().score(*parallel(source, target)):
         print(f"{value:.6f}")
     return 0
 
@@ -95,7 +95,7 @@ def evaluate(
     """
     from tfm import evaluation
 
-    sources, references = _parallel(source, reference)
+    sources, references = parallel(source, reference)
     translator = model.load()
     start = time.perf_counter()
     hypotheses = translator.translate(sources, **given(decode))
@@ -169,7 +169,7 @@ def _writing(path: Path | None) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def _parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
+def parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
     """Both files' lines, as many in one as in the other."""
     sides = [list(text.read(path)) for path in (source, target)]
     if len(sides[0]) != len(sides[1]):

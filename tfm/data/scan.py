@@ -27,7 +27,7 @@ class Scan:
       source_length, target_length: tokens that a row holds, S and T, as given or as chosen.
       source_tokens, target_tokens: sums over the pairs kept, EOS included.
       dropped: number of pairs left out, by reason: "undecodable" and "empty" (from conversion),
-        "blank" (a side has no token) and "too long".
+        "blank" (a side has no token), "cleaned" (see ``cleaning``) and "too long".
       first_dropped: line number of the first pair left out for a reason, where known.
     """
 
@@ -69,11 +69,19 @@ class Scan:
         )
 
 
-def scan(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> Scan:
+def scan(
+    pairs: corpus.Pairs,
+    tokenizers: Tokenizers,
+    data: config.Data,
+    faults: np.ndarray | None = None,
+) -> Scan:
     """Counts the tokens of every pair and decides which pairs fit a row.
 
     Token counts are cached on disk by corpus and tokenizers. A row length of 0 in ``data`` is
     chosen here, as a multiple of 8 such that pairs of mean length fill both sides alike.
+
+    Args:
+      faults: of each pair, as of ``cleaning.faults``; pairs with one are dropped.
 
     Raises:
       ValueError: both row lengths are 0, or no pair fits.
@@ -81,11 +89,15 @@ def scan(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> Scan
     lengths = _lengths(pairs, tokenizers, data)
     limits = _row_lengths(lengths, data)
     kept = np.empty(len(lengths), np.uint32)
-    sums, count, blank = np.zeros(2, np.int64), 0, 0
+    sums, count, blank, cleaned = np.zeros(2, np.int64), 0, 0, 0
     for start in range(0, len(lengths), _SLICE):
         part = lengths[start : start + _SLICE]
         filled = (part > 1).all(axis=1)
         fits = filled & (part <= limits).all(axis=1)
+        if faults is not None:
+            clean = faults[start : start + _SLICE] == 0
+            cleaned += int((filled & ~clean).sum())
+            fits &= clean
         found = np.flatnonzero(fits)
         kept[count : count + len(found)] = found + start
         count, blank = count + len(found), blank + int((~filled).sum())
@@ -95,7 +107,8 @@ def scan(pairs: corpus.Pairs, tokenizers: Tokenizers, data: config.Data) -> Scan
             f"none of {len(lengths):,} pairs fits rows of {limits[0]}/{limits[1]} tokens; raise "
             "data.source_length and data.target_length"
         )
-    dropped = {**pairs.dropped, "blank": blank, "too long": len(lengths) - blank - count}
+    dropped = {**pairs.dropped, "blank": blank, "cleaned": cleaned}
+    dropped["too long"] = len(lengths) - blank - cleaned - count
     return Scan(
         kept=kept[:count],
         lengths=lengths,

@@ -1,9 +1,10 @@
 """The training stream: endless shuffled epochs, packed into batches; exactly resumable.
 
 The elements of the stream are numbered: with N pairs that fit, element e is entry e % N of the
-permutation drawn for epoch e // N. The rows of a global batch are split among a fixed number of
-virtual shards, the lanes; lane l reads elements l, l + lanes, l + 2·lanes, ... A host reads only
-the lanes of its own rows, so the global batches do not depend on the number of hosts.
+permutation drawn for epoch e // N; ``mixture`` has the order of several corpora. The rows of a
+global batch are split among a fixed number of virtual shards, the lanes; lane l reads elements l,
+l + lanes, l + 2·lanes, ... A host reads only the lanes of its own rows, so the global batches do
+not depend on the number of hosts.
 """
 
 import dataclasses
@@ -19,13 +20,12 @@ import grain.experimental
 import numpy as np
 
 from tfm import config
-from tfm.data import corpus, packing
+from tfm.data import corpus, mixture, packing
 from tfm.data.scan import Scan, Tokenizers
 from tfm.transformer import Batch
 
 _MAX_LANES = 64  # And so the most hosts of a stream; each lane has a small pool of waiting pairs.
 _EXTRA_WAITING = 16  # Pairs waiting beyond those of one mean row: enough to fill rows to 99 %.
-_MAX_TABLE = 1 << 16  # Up to so many pairs the permutation of an epoch is kept as a table.
 
 
 def batches(
@@ -69,7 +69,8 @@ def batches(
             f"data.rows {data.rows}: {hosts} hosts cannot share them; the number of hosts must "
             f"divide {lanes}, the largest power of 2 in data.rows, {_MAX_LANES} at most"
         )
-    reader = _Reader(pairs, scan, tokenizers, data.seed, nbest, alpha)
+    order = mixture.order(pairs, scan.kept, data.seed)
+    reader = _Reader(pairs, scan, tokenizers, order, data.clean, data.seed, nbest, alpha)
     own_lanes = range(host * lanes // hosts, (host + 1) * lanes // hosts)
     stream = _Stream(reader, lanes, own_lanes, data.rows // lanes)
     return grain.experimental.ThreadPrefetchDatasetIterator(stream, prefetch)
@@ -94,7 +95,8 @@ def eval_batches(
     if data.rows % hosts:
         raise ValueError(f"data.rows {data.rows}: {hosts} hosts cannot share them evenly")
     block = slice(host * data.rows // hosts, (host + 1) * data.rows // hosts)
-    reader = _Reader(pairs, scan, tokenizers, data.seed, nbest=1, alpha=0.0)
+    order = mixture.order(pairs, scan.kept, data.seed)
+    reader = _Reader(pairs, scan, tokenizers, order, data.clean, data.seed, nbest=1, alpha=0.0)
     rows = _rows_in_order(reader)
     while chunk := list(itertools.islice(rows, data.rows)):
         chunk += [[]] * (data.rows - len(chunk))
@@ -129,6 +131,8 @@ class _Reader:
     pairs: corpus.Pairs
     scan: Scan
     tokenizers: Tokenizers
+    order: mixture.Order
+    clean: config.Cleaning
     seed: int
     nbest: int
     alpha: float
@@ -140,7 +144,7 @@ class _Reader:
 
     def read(self, elements: Sequence[int]) -> list[_Waiting]:
         """Reads elements of the shuffled epochs; samples their segmentation if nbest is over 1."""
-        shuffled = [_shuffled(element, len(self.scan.kept), self.seed) for element in elements]
+        shuffled = [self.order.locate(element) for element in elements]
         indices = [int(self.scan.kept[rank]) for _, rank in shuffled]
         texts = self.pairs.__getitems__(indices)
         best = self._encode(texts)
@@ -261,6 +265,10 @@ class _Stream:
             [r.seed, r.nbest, r.alpha if r.nbest > 1 else 0.0],
             [self._lanes, self._rows],
         ]
+        if r.clean != config.Cleaning():
+            parts.append(dataclasses.astuple(r.clean))
+        if isinstance(r.pairs, mixture.Mixture):
+            parts.append([[c.weight for c in r.pairs.corpora], r.pairs.temperature])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -272,21 +280,3 @@ def _rows_in_order(reader: _Reader) -> Iterator[list[packing.PairIds]]:
     pool: list[_Waiting] = []
     while pool := pool + list(itertools.islice(rest, reader.pool_size - len(pool))):
         yield reader.take_row(pool)
-
-
-def _shuffled(element: int, count: int, seed: int) -> tuple[int, int]:
-    """Returns an element's epoch and the rank of its pair among those that fit.
-
-    Each epoch has a permutation of its own.
-    """
-    epoch, entry = divmod(element, count)
-    if count <= _MAX_TABLE:
-        return epoch, int(_permutation(seed, epoch, count)[entry])
-    # A block cipher over the ranks is a permutation without a table; it is slow for a short corpus.
-    key = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-    return epoch, grain.experimental.index_shuffle(entry, max_index=count - 1, seed=key, rounds=4)
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count)

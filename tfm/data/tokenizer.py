@@ -23,7 +23,8 @@ from tfm import storage
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
-_SPACE = "\u2581"  # SentencePiece writes a space as this letter inside its pieces.
+SPACE = "\u2581"
+"""SentencePiece writes a space as this letter inside its pieces."""
 
 
 def normalise(text: str) -> str:
@@ -31,7 +32,7 @@ def normalise(text: str) -> str:
 
     White space is collapsed, and U+2581, which would be decoded as a space, is replaced by "_".
     """
-    return " ".join(text.replace(_SPACE, "_").split())
+    return " ".join(text.replace(SPACE, "_").split())
 
 
 class Tokenizer(Protocol):
@@ -139,7 +140,7 @@ class SentencePieceTokenizer:
         kept = itertools.takewhile(lambda i: i != EOS, map(int, ids))
         text = self._processor.decode([i for i in kept if i not in (PAD, BOS)])
         # Byte pieces can spell anything: the space mark (the word kind does), even a line break.
-        return " ".join(text.replace(_SPACE, " ").split())
+        return " ".join(text.replace(SPACE, " ").split())
 
     def pieces(self, text: str) -> list[str]:
         """Returns the pieces that ``encode`` splits a text into, without ``EOS``."""

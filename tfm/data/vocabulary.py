@@ -13,7 +13,7 @@ from etils import epath
 
 from tfm import config, signals, storage
 from tfm.data import corpus, languages
-from tfm.data.tokenizer import BOS, EOS, PAD, UNK, SentencePieceTokenizer, load, normalise
+from tfm.data.tokenizer import BOS, EOS, PAD, SPACE, UNK, SentencePieceTokenizer, load, normalise
 
 _THREADS = 8  # Fixed, because the sums of unigram training depend on how they are split.
 _CHUNK = 4096  # Pairs read at a time.
@@ -27,6 +27,7 @@ def train(
     size: int,
     path: str | PathLike,
     option: str = "tokenizer.source_size",
+    tags: Iterable[str] = (),
 ) -> SentencePieceTokenizer:
     """Trains a vocabulary, writes it to ``path`` (completely or not at all) and loads it.
 
@@ -41,6 +42,7 @@ def train(
       size: number of pieces, special ones and (with byte fallback) 256 byte pieces included.
       path: of the model file.
       option: what sets ``size``, for error messages.
+      tags: texts such as ``<bt>`` that are a piece of their own at the beginning of a sentence.
 
     Raises:
       ValueError: the text is empty, or too small or too varied for ``size``.
@@ -63,6 +65,7 @@ def train(
         unk_id=UNK,
         bos_id=BOS,
         eos_id=EOS,
+        user_defined_symbols=[SPACE + tag for tag in tags],
         max_sentence_length=_LONGEST,
         num_threads=_THREADS,
         minloglevel=2,
@@ -107,14 +110,18 @@ def prepare(
             ("source", codes[0], spec.source_size, (0,)),
             ("target", codes[1], spec.target_size, (1,)),
         ]
+    tags = sorted({c.tag for c in experiment.data.mixture if c.tag})
     tokenizers = []
     for name, language, size, columns in sides:
         path = directory / f"{name}.model"
         if not path.exists():
             limit = spec.sentences // len(columns)
             option = "tokenizer.target_size" if name == "target" else "tokenizer.source_size"
-            train(_sentences(pairs, columns, limit), spec, language, size, path, option)
+            own_tags = tags if 0 in columns else ()
+            texts = _sentences(pairs, columns, limit)
+            train(texts, spec, language, size, path, option, own_tags)
         tokenizers.append(_checked(load(path), spec, size, path))
+    _check_tags(tokenizers[0], tags, directory)
     return tokenizers[0], tokenizers[-1]
 
 
@@ -143,6 +150,15 @@ def _checked(
             "use another folder or the old setting"
         )
     return loaded
+
+
+def _check_tags(source: SentencePieceTokenizer, tags: list[str], directory: epath.Path) -> None:
+    for tag in tags:
+        if source.pieces(tag) != [SPACE + tag]:
+            raise ValueError(
+                f"tokenizers in {directory}: {tag} of data.mixture is no piece of the source's; "
+                "use another folder, so that they are trained again"
+            )
 
 
 def _check(spec: config.Tokenizer, size: int, option: str) -> None:

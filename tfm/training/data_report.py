@@ -1,5 +1,6 @@
 """A report on an experiment's data, before time is spent on training with it."""
 
+import dataclasses
 import hashlib
 import itertools
 import tempfile
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from tfm import config, params, signals, transformer
-from tfm.data import corpus, stream, tokenizer
+from tfm.data import cleaning, corpus, mixture, stream, tokenizer
 from tfm.data import scan as scanning
 from tfm.run_folder import RunFolder
 from tfm.training import optimizer, setup, step
@@ -32,14 +33,22 @@ def report(experiment: config.Config, folder: str | PathLike | None) -> str:
     experiment = setup.resolve(experiment, data)
     seen: dict[str, np.ndarray] = {}
     sections = []
-    for name in ("train", "dev", "test"):
-        spec = getattr(experiment.data, name)
-        if spec:
-            pairs = corpus.open_corpus(spec, experiment.data)
-            scan = scanning.scan(pairs, data.tokenizers, experiment.data)
-            sections.append(_corpus(name, pairs, scan, data.tokenizers, seen))
+    for name, spec in _corpora(experiment.data):
+        pairs = corpus.open_corpus(spec, experiment.data)
+        scan = scanning.scan(pairs, data.tokenizers, experiment.data)
+        sections.append(_corpus(name, pairs, scan, data.tokenizers, seen))
+    sections.append(_faults(experiment.data))
     sections += [_density(experiment, data), _memory(experiment)]
     return "\n\n".join("\n".join(section) for section in sections)
+
+
+def _corpora(data: config.Data) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The name and the files of each corpus; of a mixture, of its parts."""
+    if data.mixture:
+        yield from ((f"mixture[{i}]", part.files) for i, part in enumerate(data.mixture))
+    else:
+        yield "train", data.train
+    yield from ((name, spec) for name in ("dev", "test") if (spec := getattr(data, name)))
 
 
 def _corpus(
@@ -76,6 +85,26 @@ def _corpus(
         lines.append(f"  sources that also occur in {other}: {np.isin(source, others).sum():,}")
     seen[name] = source
     return lines
+
+
+def _faults(data: config.Data) -> list[str]:
+    """How many training pairs have each fault, with one example, and what is left out."""
+    pairs = mixture.open_training(data)
+    held_out = [corpus.open_corpus(spec, data) for spec in (data.dev, data.test) if spec]
+    reported = dataclasses.replace(data, clean=cleaning.REPORTED)
+    found = cleaning.faults(pairs, reported, held_out)
+    left_out = setup.faults_of(pairs, data)
+    lines = ["faults of training pairs (data.clean leaves them out):"]
+    for code, fault in enumerate(cleaning.FAULTS, 1):
+        own = np.flatnonzero(found == code)
+        out = 0 if left_out is None else int((left_out == code).sum())
+        example = f"; such as {_short(pairs[int(own[0])])}" if len(own) else ""
+        lines.append(f"  {fault}: {len(own):,} found, {out:,} left out{example}")
+    return lines
+
+
+def _short(pair: tuple[str, str]) -> str:
+    return " / ".join(text if len(text) <= 40 else text[:40] + "..." for text in pair)
 
 
 def _hashes(pairs: corpus.Pairs) -> Iterator[tuple[int, int, int]]:

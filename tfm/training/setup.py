@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from etils import epath
 
 from tfm import checkpoint, config, processes, signals, storage, transformer
-from tfm.data import corpus, stream, vocabulary
+from tfm.data import cleaning, corpus, mixture, stream, vocabulary
 from tfm.data import scan as scanning
 from tfm.data.tokenizer import Tokenizer
 from tfm.run_folder import RunFolder
@@ -62,16 +63,25 @@ def open_data(
     storage.make_folder(corpus.cache_dir(data), f"data.cache_dir {corpus.cache_dir(data)}")
     group.set_stage("preparing the data", math.inf)
     prepares = group.is_primary_for(epath.Path(corpus.cache_dir(data)))
-    names = (data.train, data.dev) if data.dev else (data.train,)
-    opened = group.primary_first(prepares, lambda: [corpus.open_corpus(n, data) for n in names])
-    pairs, dev = opened[0], opened[1] if data.dev else None
+    open_dev = functools.partial(corpus.open_corpus, data.dev, data) if data.dev else lambda: None
+    pairs, dev = group.primary_first(prepares, lambda: (mixture.open_training(data), open_dev()))
     tokenizers = group.primary_first(
         group.is_primary,
         lambda: vocabulary.prepare(experiment, pairs, RunFolder(folder).tokenizers),
     )
-    scan = group.primary_first(prepares, lambda: scanning.scan(pairs, tokenizers, data))
+    scan = group.primary_first(
+        prepares, lambda: scanning.scan(pairs, tokenizers, data, faults_of(pairs, data))
+    )
     _log.info(f"training data: {scan.report()} ({duration(time.monotonic() - start)})")
     return Data(pairs, scan, dev, tokenizers)
+
+
+def faults_of(pairs: corpus.Pairs, data: config.Data) -> np.ndarray | None:
+    """What is wrong with each pair of the training set; None if nothing is looked for."""
+    if data.clean == config.Cleaning():
+        return None
+    held_out = [corpus.open_corpus(spec, data) for spec in (data.dev, data.test) if spec]
+    return cleaning.faults(pairs, data, held_out)
 
 
 def resolve(experiment: config.Config, data: Data) -> config.Config:
