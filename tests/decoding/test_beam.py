@@ -7,7 +7,7 @@ import pytest
 from automaton import BOS, EOS, VOCAB, Automaton, found
 
 from tfm import decoding, transformer
-from tfm.decoding import Decode, beam
+from tfm.decoding import Decode, candidates
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -186,7 +186,7 @@ def test_the_transformer_is_searched_as_the_automaton_is(translate):
 @pytest.mark.parametrize(("size", "k"), [(5, 4), (64, 2), (1000, 8), (1001, 8), (8000, 10)])
 def test_top_k_by_groups_is_exact(rng, size, k):
     x = rng.permutation(3 * 2 * size).reshape(3, 2, size).astype(np.float32)  # no two are equal
-    values, index = beam.top_k(jnp.asarray(x), k)
+    values, index = candidates.top_k(jnp.asarray(x), k)
     order = np.argsort(-x, axis=-1)[..., :k]
     np.testing.assert_array_equal(index, order)
     np.testing.assert_array_equal(values, np.take_along_axis(x, order, axis=-1))
@@ -194,7 +194,7 @@ def test_top_k_by_groups_is_exact(rng, size, k):
 
 def test_top_k_by_groups_finds_equal_entries_once_each(rng):
     x = rng.integers(0, 5, (4, 999)).astype(np.float32)
-    values, index = map(np.asarray, beam.top_k(jnp.asarray(x), 6))
+    values, index = map(np.asarray, candidates.top_k(jnp.asarray(x), 6))
     np.testing.assert_array_equal(values, -np.sort(-x, axis=-1)[:, :6])
     np.testing.assert_array_equal(np.take_along_axis(x, index, axis=-1), values)
     assert all(len(set(row)) == 6 for row in index.tolist())
@@ -209,7 +209,7 @@ def test_top_k_by_groups_never_returns_an_id_outside_the_vocabulary(rng):
     x = np.full((size + 1, size), -np.inf, np.float32)
     np.fill_diagonal(x, 0.0)  # one finite entry anywhere, and in the last row none
     x[: size - 2, -2:] = rng.normal(size=(size - 2, 2))  # or three, two of them in the last group
-    values, index = map(np.asarray, beam.top_k(jnp.asarray(x), k))
+    values, index = map(np.asarray, candidates.top_k(jnp.asarray(x), k))
     assert np.all((index >= 0) & (index < size))
     np.testing.assert_array_equal(values, -np.sort(-x, axis=-1)[:, :k])
     there, finite = np.take_along_axis(x, index, axis=-1), np.isfinite(values)

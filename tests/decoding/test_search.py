@@ -10,7 +10,7 @@ import pytest
 from automaton import BOS, EOS, VOCAB, Automaton, found
 
 from tfm import decoding
-from tfm.decoding import STRATEGIES, Decode, transforms
+from tfm.decoding import STRATEGIES, Decode, transforms, types
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -60,7 +60,7 @@ def test_stepped_by_hand_it_finds_what_search_finds(decode):
     state, steps = start(model, decode), 0
     while strategy.running(state).any():
         state, steps = advance(state), steps + 1
-    assert 1 < steps <= LONGEST and int(state.step) == steps
+    assert 1 < steps <= LONGEST and int(state.step.max()) == steps
     same(strategy.finish(state), search(model, decode))
     same(strategy.finish(advance(state)), search(model, decode))  # what is done does not change
 
@@ -77,6 +77,33 @@ def test_run_goes_on_from_any_state(decode):
     same(run(state), expected)
 
 
+@pytest.mark.parametrize("decode", DECODES, ids=name)
+def test_sentences_at_different_positions_share_a_batch(decode):
+    """Two sentences that began earlier than the others: each one finds what it finds alone."""
+    strategy, model = STRATEGIES[decode.strategy], Automaton(11, batch=B)
+    advance = jax.jit(
+        lambda state: strategy.advance(
+            model.step, state, decode, transforms=(no_token_twice_in_a_row,), **OPTIONS
+        )
+    )
+    fresh = state = start(model, decode)
+    early = jnp.array([True, False, True, False])
+    for _ in range(2):
+        state = advance(state)
+
+    def choose(a, b):
+        return jnp.where(early.reshape(B, *[1] * (a.ndim - 1)), a, b)
+
+    key_data = lambda s: s._replace(keys=jax.random.key_data(s.keys)) if "keys" in s._fields else s  # noqa: E731
+    mixed = jax.tree.map(choose, key_data(state), key_data(fresh))
+    if "keys" in mixed._fields:
+        mixed = mixed._replace(keys=keys())
+    assert set(np.asarray(mixed.step).tolist()) == {0, 2}
+    while strategy.running(mixed).any():
+        mixed = advance(mixed)
+    same(strategy.finish(mixed), search(model, decode, (no_token_twice_in_a_row,)))
+
+
 def test_a_state_can_be_looked_into_at_every_step():
     """Live hypotheses of a beam: distinct, best first, with the model's own log-probabilities."""
     decode, model = DECODES[0], Automaton(2, batch=B)
@@ -91,23 +118,22 @@ def test_a_state_can_be_looked_into_at_every_step():
             np.testing.assert_allclose(log_prob, model.log_prob(0, tokens), atol=2e-5)
 
 
-def no_transform(logits_BRV, tokens_BRT, step):
+def no_transform(logits_BRV, tokens_BRT, step_B):
     return logits_BRV
 
 
-def without_token_2(logits_BRV, tokens_BRT, step):
+def without_token_2(logits_BRV, tokens_BRT, step_B):
     return logits_BRV.at[..., 2].set(-jnp.inf)
 
 
-def no_token_twice_in_a_row(logits_BRV, tokens_BRT, step):
+def no_token_twice_in_a_row(logits_BRV, tokens_BRT, step_B):
     """Reads what was written: only the first ``step`` tokens count."""
-    last_BR = tokens_BRT[:, :, jnp.maximum(step - 1, 0)]
-    last_BR = jnp.where(step == 0, EOS, last_BR)  # and no empty sentence
+    last_BR = types.newest(tokens_BRT, step_B, EOS)  # and no empty sentence
     banned = jax.nn.one_hot(last_BR, VOCAB, dtype=bool)
     return jnp.where(banned & (last_BR != EOS)[..., None], -jnp.inf, logits_BRV)
 
 
-def towards_token_1(logits_BRV, tokens_BRT, step):
+def towards_token_1(logits_BRV, tokens_BRT, step_B):
     return logits_BRV.at[..., 1].add(1.5)
 
 
@@ -178,7 +204,7 @@ def test_a_sampler_under_a_mask_draws_from_the_rest_in_proportion():
 
 @pytest.mark.parametrize("decode", DECODES, ids=name)
 def test_at_its_limit_a_sentence_ends_whatever_transforms_say(decode):
-    def never_eos(logits_BRV, tokens_BRT, step):
+    def never_eos(logits_BRV, tokens_BRT, step_B):
         return logits_BRV.at[..., EOS].set(-jnp.inf)
 
     model = Automaton(7, batch=B)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tfm.config import SENTENCE_LENGTH
+from tfm.config import SENTENCE_LENGTH, Name
 from tfm.decoding import Decode
 from tfm.positions import Scheme, schemes
 from tfm.positions.rotary import SCALING
@@ -27,18 +27,23 @@ class ModelOptions:
             The run's own by default.
         rotary_scaling: Divides rotary positions; 2 reads twice the trained length. The run's own by
             default.
+        ensemble: Folders of further models with the same vocabularies, which translate together
+            with it; see --ensemble-average.
     """
 
     model: str
     source_length: Annotated[int, SENTENCE_LENGTH] | None = None
     rotary_scaling: Annotated[float, SCALING] | None = None
+    ensemble: tuple[Name, ...] | None = None
 
     def load(self) -> "Translator":
-        """Opens the model."""
+        """Opens the model, or the models."""
         from tfm import translator
 
         lengths = given(self)
-        return translator.load(lengths.pop("model"), **lengths)
+        folders = [lengths.pop("model"), *lengths.pop("ensemble", ())]
+        models = [translator.load(folder, **lengths) for folder in folders]
+        return translator.Ensemble(models) if len(models) > 1 else models[0]
 
 
 @dataclass(frozen=True)

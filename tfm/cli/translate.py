@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tfm.cli.options import UNCHANGED, Decoding, Model, PairModel, given
 from tfm.data import text
 from tfm.ranges import Range
 
+_log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from tfm.translator import Translation, Translator
 
@@ -27,6 +30,7 @@ def translate(
     output: Path | None = None,
     n_best: Annotated[int, Range(least=1)] = 1,
     alignment: bool = False,
+    glossary: Path | None = None,
     decode: Decoding = UNCHANGED,
 ) -> int:
     """Translate text, a line at a time: for every line in, one line out.
@@ -40,19 +44,28 @@ def translate(
         alignment: Follow each translation by a tab and which piece of the line each of its pieces
             comes from (0-0 1-2: source-target, counted from 0), a tab and the line's pieces, a tab
             and its own.
+        glossary: Terms to be translated in a certain way: tab-separated columns, source term,
+            translation, other forms of it; a source term alone is copied exactly. What a line's
+            translation does not hold is reported on stderr.
         decode: How to decode; what is not given is the run's own.
     """
     if alignment and n_best > 1:
         raise ValueError("--alignment is of the best translation: leave --n-best at 1")
+    from tfm.translator.glossary import read as read_glossary
+
     if output is not None:
         storage.check_output(output)
+    terms = None if glossary is None else read_glossary(glossary)
     translator, settings = model.load(), given(decode)
     batch_size = settings.get("batch_size", translator.experiment.decode.batch_size)
     with _reading(input) as (lines, is_terminal), _writing(output) as out:
         numbered = enumerate(lines, 1)
         while chunk := list(itertools.islice(numbered, 1 if is_terminal else 16 * batch_size)):
             numbers, texts = zip(*chunk, strict=True)
-            found = translator.n_best(texts, n_best, **settings)
+            found = translator.n_best(texts, n_best, constraints=terms, **settings)
+            for number, best in zip(numbers, found, strict=True):
+                if best[0].unmet:
+                    _log.warning("line %d: lacks %s", number, ", ".join(best[0].unmet))
             rows = [best[0].text for best in found]
             if n_best > 1:
                 rows = list(itertools.chain(*map(_n_best_rows, numbers, found)))

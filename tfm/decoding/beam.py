@@ -2,8 +2,8 @@
 
 At every step a sentence has R live hypotheses. Of all their continuations the 2R best are
 considered: those among the first R that end with eos are finished, and the first R that do not end
-stay alive. A sentence is done when R hypotheses are finished or its length limit is reached; at the
-limit every live hypothesis is ended. A beam of one is greedy search.
+stay alive. A sentence is done when ``Decode.early_stopping`` says so or its length limit is
+reached; at the limit every live hypothesis is ended. A beam of one is greedy search.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -11,23 +11,29 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tfm.decoding.allowed import allowed
+from tfm.decoding.candidates import NEGATIVE, Candidates, Live, Logits, choose
 from tfm.decoding.config import Decode
-from tfm.decoding.types import Hypotheses, Step, Transform, apply_transforms
-
-NEGATIVE = -1e30  # log-probability of the impossible: finite, so that sums and products stay so
+from tfm.decoding.constraints import NONE, Constraints, prefix_left
+from tfm.decoding.types import Attended, Hypotheses, Step, Transform, newest, write
 
 
 class State(NamedTuple):
     """A search under way, of B sentences with R live and R finished hypotheses each.
 
     Attributes:
-      step: tokens written so far, the same of all live hypotheses.
+      step: [B], tokens written so far of a sentence's live hypotheses; rows need not be equal.
       tokens: [B,R,T], of the live hypotheses.
       log_probs: [B,R], the model's log-probability of each; ``NEGATIVE`` where there is none.
       scores: [B,R], by which they are ranked; ``log_probs`` if no transform changed the logits.
       parents: [B,R], which hypothesis of the step before each one continues.
       finished: the best finished hypotheses so far, best first.
+      done: [B], whether search of a sentence has ended before its limit.
       limits: [B], tokens a sentence may have, eos included.
+      met: [B,R,P], which required phrases each live hypothesis has written; None if there are none.
+      coverage: [B,R,S], how much each source token has been attended to; None without a coverage
+        penalty.
+      constraints: of the sentences.
       model: the state of the model behind the step callback.
     """
 
@@ -37,7 +43,11 @@ class State(NamedTuple):
     scores: jax.Array
     parents: jax.Array
     finished: Hypotheses
+    done: jax.Array
     limits: jax.Array
+    met: jax.Array | None
+    coverage: jax.Array | None
+    constraints: Constraints
     model: Any
 
 
@@ -48,22 +58,26 @@ def start(
     *,
     max_length: int,
     keys_B: jax.Array | None = None,
+    constraints: Constraints = NONE,
 ) -> State:
     """The state before the first token.
 
     Args:
-      model: the state of the model with R equal hypotheses a sentence.
+      model: the state of the model with R equal hypotheses a sentence; with a coverage penalty an
+        ``Attended``.
       limits_B: tokens a sentence may have, eos included; at least 1, at most ``max_length``.
       max_length: T, static.
       keys_B: not used; other strategies draw at random.
+      constraints: of the sentences.
     """
     del keys_B
     B, R, T = limits_B.shape[0], decode.beam_size, max_length
     # The R hypotheses are equal at the start: only the first one may count.
     log_probs = jnp.full((B, R), NEGATIVE).at[:, 0].set(0.0)
     tokens = jnp.zeros((B, R, T), jnp.int32)
+    required = constraints.required
     return State(
-        step=jnp.zeros((), jnp.int32),
+        step=jnp.zeros(B, jnp.int32),
         tokens=tokens,
         log_probs=log_probs,
         scores=log_probs,
@@ -74,14 +88,18 @@ def start(
             log_probs=jnp.full((B, R), NEGATIVE),
             scores=jnp.full((B, R), NEGATIVE),
         ),
+        done=jnp.zeros(B, bool),
         limits=limits_B,
+        met=None if required is None else jnp.zeros((B, R, required.shape[1]), bool),
+        coverage=jnp.zeros_like(model.attention) if decode.coverage_penalty else None,
+        constraints=constraints,
         model=model,
     )
 
 
 def running(state: State) -> jax.Array:
     """Which sentences are not done: bool [B]."""
-    return (state.step < state.limits) & (state.finished.lengths == 0).any(axis=1)
+    return (state.step < state.limits) & ~state.done
 
 
 def advance(
@@ -94,44 +112,103 @@ def advance(
     transforms: tuple[Transform, ...] = (),
 ) -> State:
     """One token further for every sentence that is running; the others do not change."""
+    last_BR = newest(state.tokens, state.step, bos)
+    own_BRV, log_z_BR, model = step(last_BR, state.parents, state.model)
+    allowed_BRV = allowed(
+        own_BRV, log_z_BR, state.tokens, state.step, decode, state.constraints, transforms, eos=eos
+    )
+    logits = Logits(own_BRV, allowed_BRV, allowed_BRV, log_z_BR)
+    return extend(state._replace(model=model), logits, decode, eos=eos)
+
+
+def extend(state: State, logits: Logits, decode: Decode, *, eos: int) -> State:
+    """The state with the tokens that logits give; ``state.model`` is the model's after them."""
     R = state.log_probs.shape[1]
-    last_BR = state.tokens[:, :, jnp.maximum(state.step - 1, 0)]
-    last_BR = jnp.where(state.step == 0, bos, last_BR)
-    logits_BRV, log_z_BR, model = step(last_BR, state.parents, state.model)
-    chosen = _candidates(
-        logits_BRV,
-        apply_transforms(transforms, logits_BRV, state.tokens, state.step),
-        log_z_BR,
-        state,
-        must_end_B=state.step + 1 >= state.limits,
-        eos=eos,
-        transformed=bool(transforms),
-    )
+    live = Live(
+        state.tokens, state.step, state.log_probs, state.scores, state.met, state.constraints,
+        must_end=state.step + 1 >= state.limits,
+        has_finished=(state.finished.lengths > 0).any(axis=1),
+    )  # fmt: skip
+    chosen = choose(logits, live, eos)
     tokens = jnp.take_along_axis(state.tokens, chosen.parents[:, :, None], axis=1)
-    tokens = jax.lax.dynamic_update_slice_in_dim(
-        tokens, chosen.tokens[:, :, None], state.step, axis=2
+    tokens = write(tokens, chosen.tokens, state.step)
+    coverage = None
+    if state.coverage is not None:
+        covered = state.coverage + state.model.attention
+        coverage = jnp.take_along_axis(covered, chosen.parents[:, :, None], axis=1)
+    finished = _finished(state, chosen, tokens, coverage, decode, eos)
+
+    ends = chosen.tokens == eos
+    kept = jnp.argsort(ends, axis=1, stable=True)[:, :R]  # the first R that do not end
+    pick = lambda x: jnp.take_along_axis(  # noqa: E731
+        x, kept.reshape(*kept.shape, *[1] * (x.ndim - 2)), axis=1
     )
-    length, ends = state.step + 1, chosen.tokens == eos
-    finishes = ends & running(state)[:, None] & (jnp.arange(2 * R) < R)[None]
+    scores = jnp.where(pick(ends), NEGATIVE, pick(chosen.scores))
+    return ended(
+        state._replace(
+            step=state.step + 1,
+            tokens=pick(tokens),
+            log_probs=jnp.where(scores > NEGATIVE, pick(chosen.log_probs), NEGATIVE),
+            scores=scores,
+            parents=pick(chosen.parents),
+            finished=_best(state.finished, finished),
+            met=None if chosen.met is None else pick(chosen.met),
+            coverage=None if coverage is None else pick(coverage),
+        ),
+        decode,
+    )
+
+
+def ended(state: State, decode: Decode) -> State:
+    """The state with sentences marked as done whose search ends by ``decode.early_stopping``."""
+    done = ~(state.scores > NEGATIVE / 2).any(axis=1)  # no hypothesis is left to go on with
+    if decode.early_stopping != "never":
+        full = (state.finished.lengths > 0).all(axis=1)
+        if decode.early_stopping == "best":
+            full &= _bound(state, decode) <= state.finished.scores.min(axis=1)
+        done |= full
+    return state._replace(done=state.done | done)
+
+
+def _bound(state: State, decode: Decode) -> jax.Array:
+    """The best score [B] that a live hypothesis of each sentence may still be finished with.
+
+    A log-probability only falls while a sentence grows, by transforms too if they only lower
+    logits, and the normaliser is monotone in the length; so the best of all is reached at the next
+    token or at the limit, with no further loss. Only a biased prefix adds to it. Coverage grows, up
+    to a penalty of 0.
+    """
+    gain_B = decode.prefix_bias * prefix_left(state.constraints, state.step)
+    best_B = state.scores.max(axis=1) + gain_B
+    bounds = [
+        normalise(best_B, length_B, decode.length_norm, decode.length_penalty)
+        for length_B in (state.step + 1, state.limits)
+    ]
+    return jnp.maximum(*bounds)
+
+
+def _finished(
+    state: State,
+    chosen: Candidates,
+    tokens: jax.Array,
+    coverage: jax.Array | None,
+    decode: Decode,
+    eos: int,
+) -> Hypotheses:
+    """What the candidates finish: those among the first R that end."""
+    R = state.log_probs.shape[1]
+    length = (state.step + 1)[:, None]
+    finishes = (chosen.tokens == eos) & running(state)[:, None] & chosen.may_end
     finishes &= chosen.scores > NEGATIVE / 2
     scores = normalise(chosen.scores, length, decode.length_norm, decode.length_penalty)
-    finished = Hypotheses(
+    if coverage is not None:
+        assert isinstance(state.model, Attended)
+        scores += decode.coverage_penalty * coverage_penalty(coverage, state.model.mask)
+    return Hypotheses(
         tokens[:, :R],
         jnp.where(finishes, length, 0)[:, :R],
         jnp.where(finishes, chosen.log_probs, NEGATIVE)[:, :R],
         jnp.where(finishes, scores, NEGATIVE)[:, :R],
-    )
-    scores, live = jax.lax.top_k(jnp.where(ends, NEGATIVE, chosen.scores), R)
-    pick = lambda x: jnp.take_along_axis(x, live, axis=1)  # noqa: E731
-    return State(
-        step=length,
-        tokens=jnp.take_along_axis(tokens, live[:, :, None], axis=1),
-        log_probs=jnp.where(scores > NEGATIVE, pick(chosen.log_probs), NEGATIVE),
-        scores=scores,
-        parents=pick(chosen.parents),
-        finished=_best(state.finished, finished),
-        limits=state.limits,
-        model=model,
     )
 
 
@@ -156,67 +233,10 @@ def normalise(
     return log_probs / (lengths if norm == "power" else (5.0 + lengths) / 6.0) ** alpha
 
 
-class _Candidates(NamedTuple):
-    """The 2R best continuations of every sentence, [B,2R] each."""
-
-    log_probs: jax.Array
-    scores: jax.Array
-    parents: jax.Array
-    tokens: jax.Array
-
-
-def _candidates(
-    logits_BRV: jax.Array,
-    transformed_BRV: jax.Array,
-    log_z_BR: jax.Array,
-    state: State,
-    must_end_B: jax.Array,
-    eos: int,
-    transformed: bool,
-) -> _Candidates:
-    """The best continuations; where a sentence has reached its limit, eos whatever transforms say.
-
-    Args:
-      transformed: whether the two kinds of logits differ, so that log-probabilities are not scores.
-    """
-    B, R, V = logits_BRV.shape
-    # First within each hypothesis, on the logits as they come, then between hypotheses.
-    best, tokens = top_k(transformed_BRV, min(2 * R, V))
-    is_first = jnp.arange(best.shape[2]) == 0
-    end = jnp.where(is_first[None, None], logits_BRV[:, :, eos, None], -jnp.inf)
-    must_end = must_end_B[:, None, None]
-    best, tokens = jnp.where(must_end, end, best), jnp.where(must_end, eos, tokens)
-
-    offset_BR = state.scores - log_z_BR
-    scores = jnp.maximum(best + offset_BR[:, :, None], NEGATIVE)
-    scores, where = jax.lax.top_k(scores.reshape(B, -1), 2 * R)
-    parents = (where // best.shape[2]).astype(jnp.int32)
-    tokens_of = lambda x: jnp.take_along_axis(x.reshape(B, -1), where, axis=1)  # noqa: E731
-    log_probs = scores
-    if transformed:
-        own = jnp.take_along_axis(logits_BRV, tokens, axis=2)
-        log_probs = tokens_of(own + (state.log_probs - log_z_BR)[:, :, None])
-    return _Candidates(log_probs, scores, parents, tokens_of(tokens))
-
-
-def top_k(x: jax.Array, k: int, group: int = 32) -> tuple[jax.Array, jax.Array]:
-    """``lax.top_k`` over a long last axis, exactly, in about a quarter of its time on the CPU.
-
-    The k largest entries are in the k groups with the largest maxima, so only those are sorted.
-    Among equal entries, which one is returned may differ from ``lax.top_k``; where fewer than k
-    entries are above -inf, an index may occur more than once.
-    """
-    groups = -(-x.shape[-1] // group)
-    if groups <= k:
-        return jax.lax.top_k(x, k)
-    fill = [(0, 0)] * (x.ndim - 1) + [(0, groups * group - x.shape[-1])]
-    grouped = jnp.pad(x, fill, constant_values=-jnp.inf).reshape(*x.shape[:-1], groups, group)
-    _, chosen = jax.lax.top_k(grouped.max(axis=-1), k)
-    members = jnp.take_along_axis(grouped, chosen[..., None], axis=-2)
-    values, where = jax.lax.top_k(members.reshape(*x.shape[:-1], k * group), k)
-    index = jnp.take_along_axis(chosen, where // group, axis=-1) * group + where % group
-    index = jnp.minimum(index, x.shape[-1] - 1)  # an entry of the padding, all -inf
-    return values, index.astype(jnp.int32)
+def coverage_penalty(coverage_BCS: jax.Array, mask_BS: jax.Array) -> jax.Array:
+    """The sum of log(min(coverage, 1)) over the source tokens, [B,C] (Wu 2016, eq. 14)."""
+    logs = jnp.log(jnp.clip(coverage_BCS, 1e-9, 1.0))  # a token that nothing attends to: -20.7
+    return jnp.where(mask_BS[:, None], logs, 0.0).sum(axis=2)
 
 
 def _best(finished: Hypotheses, more: Hypotheses) -> Hypotheses:

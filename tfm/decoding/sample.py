@@ -5,35 +5,44 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tfm.decoding.allowed import allowed
 from tfm.decoding.config import Decode
+from tfm.decoding.constraints import NONE, Constraints
 from tfm.decoding.transforms import sampling
-from tfm.decoding.types import Hypotheses, Step, Transform, apply_transforms
+from tfm.decoding.types import Hypotheses, Step, Transform, newest, write
 
 
 class State(NamedTuple):
     """R samples under way of each of B sentences.
 
     Attributes:
-      step: tokens written so far of the samples that have not ended.
-      last: [B,R], the newest token of each.
+      step: [B], tokens written so far of a sentence's samples that have not ended; rows need not be
+        equal.
       ended: [B,R], whether its eos is written.
       hypotheses: what is written; ``scores`` are the log-probabilities.
       limits: [B], tokens a sentence may have, eos included.
       keys: [B], random keys.
+      constraints: of the sentences.
       model: the state of the model behind the step callback.
     """
 
     step: jax.Array
-    last: jax.Array
     ended: jax.Array
     hypotheses: Hypotheses
     limits: jax.Array
     keys: jax.Array
+    constraints: Constraints
     model: Any
 
 
 def start(
-    model: Any, limits_B: jax.Array, decode: Decode, *, max_length: int, keys_B: jax.Array
+    model: Any,
+    limits_B: jax.Array,
+    decode: Decode,
+    *,
+    max_length: int,
+    keys_B: jax.Array,
+    constraints: Constraints = NONE,
 ) -> State:
     """The state before the first token.
 
@@ -42,18 +51,24 @@ def start(
       limits_B: tokens a sentence may have, eos included; at least 1, at most ``max_length``.
       max_length: T, static.
       keys_B: a random key for each sentence; its samples depend on no other.
+      constraints: of the sentences.
+
+    Raises:
+      ValueError: phrases that must appear, for which a search has to look ahead.
     """
+    if constraints.required is not None:
+        raise ValueError("phrases that must appear need strategy beam or diverse, not sample")
     B, R = limits_B.shape[0], decode.samples
     zeros = jnp.zeros((B, R))
     return State(
-        step=jnp.zeros((), jnp.int32),
-        last=jnp.zeros((B, R), jnp.int32),
+        step=jnp.zeros(B, jnp.int32),
         ended=jnp.zeros((B, R), bool),
         hypotheses=Hypotheses(
             jnp.zeros((B, R, max_length), jnp.int32), zeros.astype(jnp.int32), zeros, zeros
         ),
         limits=limits_B,
         keys=keys_B,
+        constraints=constraints,
         model=model,
     )
 
@@ -76,32 +91,40 @@ def advance(
 
     Log-probabilities are the model's own, whatever temperature and transforms do to the draws.
     """
-    i, hypotheses = state.step, state.hypotheses
-    B, R = state.last.shape
+    step_B, hypotheses = state.step, state.hypotheses
+    B, R = state.ended.shape
     parents_BR = jnp.broadcast_to(jnp.arange(R, dtype=jnp.int32), (B, R))
-    last_BR = jnp.where(i == 0, bos, state.last)
+    last_BR = newest(hypotheses.tokens, step_B, bos)
     logits_BRV, log_z_BR, model = step(last_BR, parents_BR, state.model)
     transforms = (*transforms, *sampling(decode))
-    drawn_BR = _draw(state.keys, i, apply_transforms(transforms, logits_BRV, hypotheses.tokens, i))
-    tokens_BR = jnp.where((i + 1 >= state.limits)[:, None], eos, drawn_BR)
+    allowed_BRV = allowed(
+        logits_BRV,
+        log_z_BR,
+        hypotheses.tokens,
+        step_B,
+        decode,
+        state.constraints,
+        transforms,
+        eos=eos,
+    )
+    drawn_BR = _draw(state.keys, step_B, allowed_BRV)
+    tokens_BR = jnp.where((step_B + 1 >= state.limits)[:, None], eos, drawn_BR)
     log_probs_BR = jnp.take_along_axis(logits_BRV, tokens_BR[..., None], axis=-1)[..., 0] - log_z_BR
     running_BR = running(state)
     total_BR = hypotheses.log_probs + jnp.where(running_BR, log_probs_BR, 0.0)
-    # A state of which every sample has ended may be at the end of ``tokens``: it must not change.
-    before_BR1 = jax.lax.dynamic_slice_in_dim(hypotheses.tokens, i, 1, axis=2)
-    written_BR1 = jnp.where(running_BR[:, :, None], tokens_BR[:, :, None], before_BR1)
+    written_BRT = write(hypotheses.tokens, tokens_BR, step_B)
     return State(
-        step=i + 1,
-        last=tokens_BR,
+        step=step_B + 1,
         ended=state.ended | (tokens_BR == eos),
         hypotheses=Hypotheses(
-            jax.lax.dynamic_update_slice_in_dim(hypotheses.tokens, written_BR1, i, axis=2),
+            jnp.where(running_BR[:, :, None], written_BRT, hypotheses.tokens),
             hypotheses.lengths + running_BR,
             total_BR,
             total_BR,
         ),
         limits=state.limits,
         keys=state.keys,
+        constraints=state.constraints,
         model=model,
     )
 
@@ -122,13 +145,13 @@ def finish(state: State) -> Hypotheses:
     )
 
 
-def _draw(keys_B: jax.Array, step: jax.Array, logits_BRV: jax.Array) -> jax.Array:
+def _draw(keys_B: jax.Array, step_B: jax.Array, logits_BRV: jax.Array) -> jax.Array:
     """A token for each sample r of each sentence, from a key that follows from both: [B,R]."""
 
-    def one(key: jax.Array, r: jax.Array, logits_V: jax.Array) -> jax.Array:
+    def one(key: jax.Array, step: jax.Array, r: jax.Array, logits_V: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(key, r), step)
         return jax.random.categorical(key, logits_V)
 
     samples = jnp.arange(logits_BRV.shape[1])
-    of_sentence = jax.vmap(one, in_axes=(None, 0, 0))
-    return jax.vmap(of_sentence, in_axes=(0, None, 0))(keys_B, samples, logits_BRV)
+    of_sentence = jax.vmap(one, in_axes=(None, None, 0, 0))
+    return jax.vmap(of_sentence, in_axes=(0, 0, None, 0))(keys_B, step_B, samples, logits_BRV)

@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 
-from tfm.decoding import beam, sample
+from tfm.decoding import beam, diverse, sample
 from tfm.decoding.config import Decode
+from tfm.decoding.constraints import NONE, Constraints
 from tfm.decoding.types import Hypotheses, Step, Transform
 
-STRATEGIES: dict[str, ModuleType] = {"beam": beam, "sample": sample}
-"""Modules with ``start``, ``advance``, ``running`` and ``finish``, by ``Decode.strategy``."""
+STRATEGIES: dict[str, ModuleType] = {"beam": beam, "diverse": diverse, "sample": sample}
+"""Modules with ``start``, ``advance``, ``running`` and ``finish``, by ``Decode.search``."""
 
 
 def search(
@@ -24,6 +25,7 @@ def search(
     eos: int,
     keys_B: jax.Array | None = None,
     transforms: tuple[Transform, ...] = (),
+    constraints: Constraints = NONE,
 ) -> Hypotheses:
     """Finds R continuations of bos under the model behind ``step``.
 
@@ -35,9 +37,12 @@ def search(
       max_length: T, static.
       keys_B: a random key for each sentence, for a strategy that draws.
       transforms: applied to the logits in this order before tokens are chosen.
+      constraints: what each sentence must hold, must not hold, and begins with.
     """
-    strategy = STRATEGIES[decode.strategy]
-    state = strategy.start(model, limits_B, decode, max_length=max_length, keys_B=keys_B)
+    strategy = STRATEGIES[decode.search]
+    state = strategy.start(
+        model, limits_B, decode, max_length=max_length, keys_B=keys_B, constraints=constraints
+    )
     return run(step, state, decode, bos=bos, eos=eos, transforms=transforms)
 
 
@@ -51,7 +56,7 @@ def run(
     transforms: tuple[Transform, ...] = (),
 ) -> Hypotheses:
     """``search`` from a state that ``start`` gave: one ``lax.while_loop``."""
-    strategy = STRATEGIES[decode.strategy]
+    strategy = STRATEGIES[decode.search]
     last = jax.lax.while_loop(
         lambda state: strategy.running(state).any(),
         lambda state: strategy.advance(

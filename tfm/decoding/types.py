@@ -1,8 +1,10 @@
 """What all strategies share: the step callback, transforms of its logits, and what is found."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 
 class Step(Protocol):
@@ -22,13 +24,28 @@ class Step(Protocol):
 class Transform(Protocol):
     """Something between model and search that changes which tokens are chosen.
 
-    ``transform(logits_BRV, tokens_BRT, step) -> logits_BRV``, where ``tokens`` holds what each
-    hypothesis has written in its first ``step`` entries. -inf excludes a token.
+    ``transform(logits_BRV, tokens_BRT, step_B) -> logits_BRV``, where ``tokens`` holds what each
+    hypothesis of sentence b has written in its first ``step_B[b]`` entries, and what stands behind
+    them means nothing. -inf excludes a token.
     """
 
     def __call__(
-        self, logits_BRV: jax.Array, tokens_BRT: jax.Array, step: jax.Array
+        self, logits_BRV: jax.Array, tokens_BRT: jax.Array, step_B: jax.Array
     ) -> jax.Array: ...
+
+
+class Attended(NamedTuple):
+    """A model's state with what its newest step attended to, for the coverage penalty.
+
+    Attributes:
+      state: of the model.
+      attention: [B,R,S], the weight of each source token; they add up to 1.
+      mask: [B,S] bool, which source tokens there are.
+    """
+
+    state: Any
+    attention: jax.Array
+    mask: jax.Array
 
 
 class Hypotheses(NamedTuple):
@@ -47,13 +64,35 @@ class Hypotheses(NamedTuple):
     scores: jax.Array
 
 
-def apply_transforms(
-    transforms: tuple[Transform, ...],
-    logits_BRV: jax.Array,
-    tokens_BRT: jax.Array,
-    step: jax.Array,
-) -> jax.Array:
-    """The logits after all transforms, in their order."""
-    for transform in transforms:
-        logits_BRV = transform(logits_BRV, tokens_BRT, step)
-    return logits_BRV
+def newest(tokens_BRT: jax.Array, step_B: jax.Array, bos: int) -> jax.Array:
+    """The newest token [B,R] of every hypothesis; bos where nothing is written yet."""
+    at_B = jnp.maximum(step_B - 1, 0)
+    last_BR = jnp.take_along_axis(tokens_BRT, at_B[:, None, None], axis=2, mode="clip")[:, :, 0]
+    return jnp.where(step_B[:, None] == 0, bos, last_BR)
+
+
+def write(tokens_BRT: jax.Array, new_BR: jax.Array, step_B: jax.Array) -> jax.Array:
+    """The tokens with ``new`` at position ``step`` of each sentence; unchanged beyond the end."""
+    here_BT = jnp.arange(tokens_BRT.shape[2])[None] == step_B[:, None]
+    return jnp.where(here_BT[:, None, :], new_BR[:, :, None], tokens_BRT)
+
+
+def recent(tokens_BRT: jax.Array, step_B: jax.Array, count: int) -> jax.Array:
+    """The newest ``count`` tokens of each hypothesis, [B,R,count]; -1 where there are fewer."""
+    at_BC = step_B[:, None] - count + jnp.arange(count)[None]
+    tokens = jnp.take_along_axis(tokens_BRT, jnp.maximum(at_BC, 0)[:, None], axis=2, mode="clip")
+    return jnp.where((at_BC >= 0)[:, None], tokens, -1)
+
+
+def without(step: Step, ids: Sequence[int]) -> Step:
+    """The step with some tokens excluded; the log-probabilities of the others do not change."""
+
+    def restricted(
+        tokens_BR: jax.Array, parents_BR: jax.Array, state: Any
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        logits_BRV, log_z_BR, state = step(tokens_BR, parents_BR, state)
+        for i in ids:  # one column each: in place, where a mask would read and write them all
+            logits_BRV = logits_BRV.at[..., i].set(-jnp.inf)
+        return logits_BRV, log_z_BR, state
+
+    return restricted

@@ -61,7 +61,12 @@ def align(model: Translator, texts: Sequence[Sequence[tuple[str, str]]]) -> list
     Args:
       texts: of each text, the (source, translation) of its parts: ``Translation.parts``, or one
         pair. No part is longer than the model takes.
+
+    Raises:
+      ValueError: an ensemble, which has no attention of its own.
     """
+    if isinstance(model.arch, tuple):
+        raise ValueError("alignments are those of one model, not of an ensemble")
     owners, parts = [], []
     for i, text in enumerate(texts):
         for source, target in text:

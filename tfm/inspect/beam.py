@@ -63,7 +63,7 @@ def record(
             break
         log_probs_R = np.array(state.log_probs[0])
         log_probs_R[log_probs_R <= beam.NEGATIVE / 2] = -np.inf
-        newest = np.array(state.tokens[0, :, int(state.step) - 1])
+        newest = np.array(state.tokens[0, :, int(state.step[0]) - 1])
         steps.append((newest, np.array(state.parents[0]), log_probs_R))
     finished = Hypotheses(*(np.asarray(x[0]) for x in beam.finish(state)))
     return Beam(*(np.stack(x) for x in zip(*steps, strict=True)), finished)

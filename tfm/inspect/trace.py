@@ -111,6 +111,8 @@ def trace(model: Translator, sentence: str, reference: str | None = None, **deco
       ValueError: a text that is empty, or longer than the model takes; or the model, its weights
         damaged, finds no translation.
     """
+    if isinstance(model.arch, tuple):
+        raise ValueError("inspect shows one model, not an ensemble: leave out the other models")
     arch = model.arch
     source_ids = _encode(model, sentence, "sentence")
     others = []

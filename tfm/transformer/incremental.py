@@ -1,7 +1,7 @@
 """Incremental decoding: one token further for every hypothesis, with a KV cache."""
 
 import dataclasses
-from typing import get_args
+from typing import Literal, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,7 @@ def init_cache(
     )
 
 
+@overload
 def decode_step(
     params: Tree,
     arch: Architecture,
@@ -99,16 +100,44 @@ def decode_step(
     parents_BR: jax.Array,
     *,
     execution: Execution = Execution(),
-) -> tuple[jax.Array, Cache]:
+    return_attention: Literal[False] = False,
+) -> tuple[jax.Array, Cache]: ...
+
+
+@overload
+def decode_step(
+    params: Tree,
+    arch: Architecture,
+    cache: Cache,
+    tokens_BR: jax.Array,
+    parents_BR: jax.Array,
+    *,
+    execution: Execution = Execution(),
+    return_attention: Literal[True],
+) -> tuple[jax.Array, Cache, jax.Array]: ...
+
+
+def decode_step(
+    params: Tree,
+    arch: Architecture,
+    cache: Cache,
+    tokens_BR: jax.Array,
+    parents_BR: jax.Array,
+    *,
+    execution: Execution = Execution(),
+    return_attention: bool = False,
+) -> tuple[jax.Array, Cache] | tuple[jax.Array, Cache, jax.Array]:
     """One token further for every hypothesis: the same numbers as ``decode`` at that position.
 
     Args:
       params: from ``inference_params``.
       tokens_BR: the newest token of each hypothesis.
       parents_BR: which hypothesis of the step before each one continues.
+      return_attention: also return what each hypothesis attends to in the source.
 
     Returns:
-      Logits [B,R,V] float32 of the next token, and the cache.
+      Logits [B,R,V] float32 of the next token, and the cache; with ``return_attention`` also the
+      weights of cross-attention, [B,R,S], the mean over all heads and layers.
     """
     check = arguments.check_call("decode_step", arch=arch, execution=execution)
     _check_step(check, arch, cache, tokens_BR, parents_BR)
@@ -128,7 +157,7 @@ def decode_step(
     key_positions = jnp.arange(T * R) // R
     context = step_context(decoder, arch, mask, key_positions, cache.step, parents_BR)
     cross_context = cached_cross_context(cache.cross_mask)
-    layer_caches = []
+    layer_caches, weights = [], []
     for p, own, cross in zip(
         decoder["layers"], cache.self_attention, cache.cross_attention, strict=True
     ):
@@ -136,10 +165,13 @@ def decode_step(
         output = layer(p, x_BRD, arch, context, cross_kv, cross_context, cache=own)
         x_BRD = output.x
         layer_caches.append(output.self_attention.cache)
+        weights.append(output.cross_attention.weights)
     logits_BRV = embeddings.logits(final_norm(decoder, x_BRD), output_table(params, arch))
     cache = dataclasses.replace(
         cache, self_attention=tuple(layer_caches), ancestors=ancestors_BRT, step=cache.step + 1
     )
+    if return_attention:
+        return logits_BRV, cache, jnp.stack(weights).mean(axis=(0, 2))
     return logits_BRV, cache
 
 

@@ -1,7 +1,13 @@
 """A trained model at work: raw text in, translations or probabilities out."""
 
+from tfm.translator.ensemble import Ensemble
+from tfm.translator.glossary import Glossary
 from tfm.translator.loading import load
 from tfm.translator.programs import most_tokens, search
+from tfm.translator.text_constraints import TextConstraints
 from tfm.translator.translator import Translation, Translator
 
-__all__ = ["Translation", "Translator", "load", "most_tokens", "search"]
+__all__ = [
+    "Ensemble", "Glossary", "TextConstraints", "Translation", "Translator", "load", "most_tokens",
+    "search",
+]  # fmt: skip

@@ -1,5 +1,10 @@
-"""What a translator compiles: the search of a batch of sources, and the score of given targets."""
+"""What a translator compiles: the search of a batch of sources, and the score of given targets.
 
+Where a model is asked for, an ensemble can be given: a tuple of architectures, and the parameters
+of each in a tuple.
+"""
+
+import functools
 import math
 from typing import Any
 
@@ -7,38 +12,53 @@ import jax
 import jax.numpy as jnp
 
 from tfm import decoding, embeddings, transformer
-from tfm.data.tokenizer import BOS, EOS
-from tfm.decoding import Decode, Hypotheses, Step
+from tfm.data.tokenizer import BOS, EOS, PAD, UNK
+from tfm.decoding import Attended, Constraints, Decode, Hypotheses, Step
+from tfm.decoding.constraints import NONE
+from tfm.decoding.ensemble import average, ensemble
 from tfm.params import Tree
 from tfm.transformer import Architecture, Execution
+
+Models = Architecture | tuple[Architecture, ...]
+"""One model or an ensemble."""
 
 
 def most_tokens(decode: Decode, source_tokens: int) -> int:
     """How many tokens at most ``decode`` allows for a source of so many tokens: 1 or more."""
-    return max(1, math.ceil(decode.max_length_factor * source_tokens + decode.max_length_offset))
+    most = max(1, math.ceil(decode.max_length_factor * source_tokens + decode.max_length_offset))
+    return min(most, decode.max_length or most)
 
 
-def max_target_tokens(arch: Architecture, decode: Decode, source_tokens: int) -> int:
+def last_position(arch: Models) -> int | None:
+    """How many positions a model has, the least of an ensemble; None if they do not end."""
+    models = arch if isinstance(arch, tuple) else (arch,)
+    ends = [one.positions.longest for one in models if one.positions.longest is not None]
+    return min(ends, default=None)
+
+
+def max_target_tokens(arch: Models, decode: Decode, source_tokens: int) -> int:
     """How many tokens at most are written: as many as the model has positions, if it ends there."""
-    longest = arch.positions.longest
+    longest = last_position(arch)
     return min(most_tokens(decode, source_tokens), math.inf if longest is None else longest)
 
 
 def start(
-    params: Tree,
+    params: Any,
     source_BS: jax.Array,
     seeds_B: jax.Array | None = None,
+    constraints: Constraints = NONE,
     *,
-    arch: Architecture,
+    arch: Models,
     decode: Decode,
     execution: Execution = Execution(),
 ) -> Any:
-    """Encodes sources and gives the state that ``decode.strategy`` starts from.
+    """Encodes sources and gives the state that the strategy of ``decode`` starts from.
 
     Args:
       params: of ``transformer.inference_params``.
       source_BS: ids, 0 at padding.
       seeds_B: uint32, one for each sentence, for a strategy that draws at random.
+      constraints: what each translation must hold, must not hold, and begins with.
     """
     S = source_BS.shape[1]
     max_length = max_target_tokens(arch, decode, S)
@@ -46,81 +66,141 @@ def start(
     limits_B = decode.max_length_factor * lengths_B + decode.max_length_offset
     limits_B = jnp.where(lengths_B > 0, jnp.clip(limits_B, 1, max_length), 1).astype(jnp.int32)
 
-    segments_BS = (source_BS != 0).astype(jnp.int32)
-    positions_BS = jnp.broadcast_to(jnp.arange(S), source_BS.shape)
-    memory_BSD = transformer.encode(
-        params, arch, source_BS, segments_BS, positions_BS, execution=execution
+    states = tuple(
+        _model_state(own, one, source_BS, decode, max_length, execution)
+        for own, one in _members(params, arch)
     )
-    cache = transformer.init_cache(
-        params, arch, memory_BSD, segments_BS, hypotheses=decode.hypotheses, max_length=max_length
-    )
+    state = states[0]
+    if isinstance(arch, tuple):
+        state = Attended(states, *states[0][1:]) if decode.coverage_penalty else states
     keys_B = None
     if seeds_B is not None:
         keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
             jax.random.key(decode.seed), seeds_B
         )
-    strategy = decoding.STRATEGIES[decode.strategy]
-    return strategy.start(cache, limits_B, decode, max_length=max_length, keys_B=keys_B)
+    strategy = decoding.STRATEGIES[decode.search]
+    return strategy.start(
+        state, limits_B, decode, max_length=max_length, keys_B=keys_B, constraints=constraints
+    )
+
+
+def _members(params: Any, arch: Models) -> list[tuple[Tree, Architecture]]:
+    """The parameters and the architecture of each model."""
+    return list(zip(params, arch, strict=True)) if isinstance(arch, tuple) else [(params, arch)]
+
+
+def _model_state(
+    params: Tree,
+    arch: Architecture,
+    source_BS: jax.Array,
+    decode: Decode,
+    max_length: int,
+    execution: Execution,
+) -> Any:
+    """The state of one model before the first token: its encoded source and an empty cache."""
+    B, S = source_BS.shape
+    segments_BS = (source_BS != 0).astype(jnp.int32)
+    positions_BS = jnp.broadcast_to(jnp.arange(S), source_BS.shape)
+    memory_BSD = transformer.encode(
+        params, arch, source_BS, segments_BS, positions_BS, execution=execution
+    )
+    R = decode.hypotheses
+    cache = transformer.init_cache(
+        params, arch, memory_BSD, segments_BS, hypotheses=R, max_length=max_length
+    )
+    if not decode.coverage_penalty:
+        return cache
+    return Attended(cache, jnp.zeros((B, R, S)), source_BS != 0)
 
 
 def advance(
-    params: Tree,
+    params: Any,
     state: Any,
     *,
-    arch: Architecture,
+    arch: Models,
     decode: Decode,
     execution: Execution = Execution(),
 ) -> Any:
     """The state of a search after one more token for every sentence."""
-    step = _step(params, arch, execution)
-    return decoding.STRATEGIES[decode.strategy].advance(step, state, decode, bos=BOS, eos=EOS)
+    step = _step(params, arch, decode, execution)
+    return decoding.STRATEGIES[decode.search].advance(step, state, decode, bos=BOS, eos=EOS)
 
 
 def search(
-    params: Tree,
+    params: Any,
     source_BS: jax.Array,
     seeds_B: jax.Array | None = None,
+    constraints: Constraints = NONE,
     *,
-    arch: Architecture,
+    arch: Models,
     decode: Decode,
     execution: Execution = Execution(),
 ) -> Hypotheses:
     """Source ids [B,S], 0 at padding → hypotheses; arguments as of ``start``."""
-    state = start(params, source_BS, seeds_B, arch=arch, decode=decode, execution=execution)
-    return decoding.run(_step(params, arch, execution), state, decode, bos=BOS, eos=EOS)
+    state = start(
+        params, source_BS, seeds_B, constraints, arch=arch, decode=decode, execution=execution
+    )
+    return decoding.run(_step(params, arch, decode, execution), state, decode, bos=BOS, eos=EOS)
 
 
-def _step(params: Tree, arch: Architecture, execution: Execution) -> Step:
-    """The model as search sees it."""
+def _step(params: Any, arch: Models, decode: Decode, execution: Execution) -> Step:
+    """The model as search sees it: padding and beginning of sentence are never written."""
+    steps = [functools.partial(_model_step, *one, execution) for one in _members(params, arch)]
+    step = ensemble(steps, decode.ensemble_average) if isinstance(arch, tuple) else steps[0]
+    return decoding.without(step, (PAD, BOS) if decode.unk else (PAD, UNK, BOS))
 
-    def step(
-        tokens_BR: jax.Array, parents_BR: jax.Array, state: transformer.Cache
-    ) -> tuple[jax.Array, jax.Array, transformer.Cache]:
-        logits_BRV, state = transformer.decode_step(
-            params, arch, state, tokens_BR, parents_BR, execution=execution
+
+def _model_step(
+    params: Tree,
+    arch: Architecture,
+    execution: Execution,
+    tokens_BR: jax.Array,
+    parents_BR: jax.Array,
+    state: Any,
+) -> tuple[jax.Array, jax.Array, Any]:
+    """The ``Step`` of one model; ``Attended`` goes on as such."""
+    step = functools.partial(transformer.decode_step, params, arch, execution=execution)
+    if isinstance(state, Attended):
+        logits_BRV, cache, attention_BRS = step(
+            state.state, tokens_BR, parents_BR, return_attention=True
         )
-        return logits_BRV, jax.nn.logsumexp(logits_BRV, axis=-1), state
-
-    return step
+        state = Attended(cache, attention_BRS, state.mask)
+    else:
+        logits_BRV, state = step(state, tokens_BR, parents_BR)
+    return logits_BRV, jax.nn.logsumexp(logits_BRV, axis=-1), state
 
 
 def score(
-    params: Tree,
+    params: Any,
     source_BS: jax.Array,
     target_BT: jax.Array,
     *,
-    arch: Architecture,
+    arch: Models,
+    kind: Any = "probability",
     execution: Execution = Execution(),
 ) -> jax.Array:
-    """Log-probabilities [B] of the targets, ids ending with eos and padded with 0."""
-    batch = transformer.single_sentences(source_BS, target_BT, BOS)
-    hidden_BTD = transformer.forward(params, arch, batch, execution=execution)
-    table_VD = transformer.output_table(params, arch)
+    """Log-probabilities [B] of the targets, ids ending with eos and padded with 0.
 
-    def sentence(row: tuple[jax.Array, jax.Array]) -> jax.Array:
-        hidden_TD, target_T = row
-        log_probs_TV = jax.nn.log_softmax(embeddings.logits(hidden_TD, table_VD))
+    Args:
+      kind: how the log-probabilities of an ensemble are averaged.
+    """
+    batch = transformer.single_sentences(source_BS, target_BT, BOS)
+    members = _members(params, arch)
+    hidden = tuple(
+        transformer.forward(own, one, batch, execution=execution) for own, one in members
+    )
+    tables = [transformer.output_table(own, one) for own, one in members]
+
+    def sentence(row: tuple[tuple[jax.Array, ...], jax.Array]) -> jax.Array:
+        hidden, target_T = row
+        logits = [
+            embeddings.logits(x_TD, table) for x_TD, table in zip(hidden, tables, strict=True)
+        ]
+        log_probs_TV = jax.nn.log_softmax(logits[0])
+        if len(logits) > 1:
+            mean_TV, log_z_T = average(jnp.stack(list(map(jax.nn.log_softmax, logits))), kind)
+            log_probs_TV = mean_TV - log_z_T[:, None]
         log_probs_T = jnp.take_along_axis(log_probs_TV, target_T[:, None], axis=1)[:, 0]
         return jnp.where(target_T != 0, log_probs_T, 0.0).sum()
 
-    return jax.lax.map(sentence, (hidden_BTD, target_BT))  # one sentence's logits at a time
+    return jax.lax.map(sentence, (hidden, target_BT))  # one sentence's logits at a time

@@ -55,7 +55,7 @@ def require(
     R, B = decode.hypotheses, sentences
     if available is None or need(R, B) <= available:
         return
-    field = "beam_size" if decode.strategy == "beam" else "samples"
+    field = decode.width
     hypotheses = _most(lambda n: need(n, B) <= available, R)
     batch = _most(lambda n: need(R, n) <= available, B)
     advice = [

@@ -13,13 +13,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from tfm import config, memory, ranges, signals, transformer
+from tfm import config, decoding, memory, ranges, signals, transformer
 from tfm.data.languages import language
 from tfm.data.tokenizer import Tokenizer, normalise
 from tfm.decoding import Decode
 from tfm.params import Tree
 from tfm.transformer import Execution
-from tfm.translator import buckets, programs, search_memory, split
+from tfm.translator import (
+    buckets,
+    constrained,
+    programs,
+    rescoring,
+    search_memory,
+    split,
+    text_constraints,
+)
+from tfm.translator.text_constraints import Encoded, ForText, TextConstraints
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +43,14 @@ class Translation:
       score: what search ranks it by: ``log_prob`` after length normalisation.
       parts: (source, translation) of each part that a text too long for the model was split into;
         of any other text, the one pair.
+      unmet: required phrases that it lacks and forbidden ones that it has, if any were given.
     """
 
     text: str
     log_prob: float
     score: float
     parts: tuple[tuple[str, str], ...] = ()
+    unmet: tuple[str, ...] = ()
 
 
 class Translator:
@@ -82,16 +93,28 @@ class Translator:
         Args:
           texts: raw text, one sentence or line each. A text too long for the model is split and
             translated in parts, with a warning.
-          decode: fields of ``config.Decode`` to override, such as ``beam_size``.
+          decode: fields of ``config.Decode`` to override, such as ``beam_size``, and
+            ``constraints``, as of ``n_best``.
         """
         return [best[0].text for best in self.n_best(texts, 1, **decode)]
 
-    def n_best(self, texts: Sequence[str], n: int, **decode: Any) -> list[list[Translation]]:
+    def n_best(
+        self,
+        texts: Sequence[str],
+        n: int,
+        constraints: Sequence[TextConstraints | None] | ForText | None = None,
+        **decode: Any,
+    ) -> list[list[Translation]]:
         """The ``n`` best translations of each text, best first; of samples, the first ``n``.
 
         Where search finished fewer, fewer are returned, and where it finished none, one empty
         translation of log-probability -inf, with a warning. Of a text translated in parts, the k-th
         best translations of its parts are joined, and their log-probabilities and scores added.
+
+        Args:
+          constraints: what translations must hold, must not hold and begin with: one for each text,
+            or a function of a text, such as a ``Glossary``. ``Translation.unmet`` and a warning
+            report what is not met.
 
         Raises:
           ValueError: a setting out of its range, or ``n`` is more than the beam size or the number
@@ -99,7 +122,9 @@ class Translator:
         """
         settings = self.decode_settings(**decode)
         if not 1 <= n <= settings.hypotheses:
-            most = "the beam size" if settings.strategy == "beam" else "the number of samples"
+            most = {"beam_size": "the beam size", "samples": "the number of samples"}[
+                settings.width
+            ]
             raise ValueError(f"n-best {n}: must be from 1 to {most}, {settings.hypotheses}")
         parts = [self.parts(text) for text in texts]
         for text, own in zip(texts, parts, strict=True):
@@ -110,7 +135,13 @@ class Translator:
                     len(own),
                     _shortened(text),
                 )
-        found = iter(self._search([part for own in parts for part in own], n, settings))
+        flat = [part for own in parts for part in own]
+        if constraints is None:
+            found = iter(self._search(flat, n, settings))
+        else:
+            wishes = constrained.of_parts(constraints, texts, parts)
+            search = lambda some, encoded: self._search(some, n, settings, encoded)  # noqa: E731
+            found = iter(constrained.search(search, flat, wishes, self.target))
         joiner = language(self.experiment.data.target).joiner
         return [_join([next(found) for _ in own], joiner) for own in parts]
 
@@ -118,10 +149,11 @@ class Translator:
         """The run's settings of search with some fields replaced.
 
         Raises:
-          ValueError: a field out of its range.
+          ValueError: a field out of its range, or fields that do not go together.
         """
         settings = dataclasses.replace(self.experiment.decode, **changes)
         ranges.check(settings, "decode")
+        decoding.check(settings, changes)
         return settings
 
     def check_memory(self, texts: Sequence[str], **decode: Any) -> None:
@@ -164,13 +196,14 @@ class Translator:
             for s, t in zip(source_ids, target_ids, strict=True)
         ]
         result, batch_size = [0.0] * len(sources), self.experiment.decode.batch_size
+        average = self.experiment.decode.ensemble_average
         for (S, T), batch in buckets.group(sizes, batch_size):
             B = buckets.count(len(batch), batch_size)
             arrays = (
                 buckets.pad([source_ids[i] for i in batch], B, S),
                 buckets.pad([target_ids[i] for i in batch], B, T),
             )
-            run = self._compile("score", programs.score, *arrays)
+            run = self._compile("score", programs.score, *arrays, kind=average)
             for i, value in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
                 result[i] = float(value)
         return result
@@ -189,19 +222,35 @@ class Translator:
             return []
         return split.split(text, lambda part: len(self.source.encode(part)) <= limit)
 
-    def _search(self, texts: Sequence[str], n: int, decode: Decode) -> list[list[Translation]]:
+    def _search(
+        self,
+        texts: Sequence[str],
+        n: int,
+        decode: Decode,
+        constraints: Sequence[Encoded] | None = None,
+    ) -> list[list[Translation]]:
+        """The ``n`` best translations of texts, whose constraints have one shape."""
         batches, ids = self._batches(texts, decode)
+        language_code = self.experiment.data.target
+        if constraints is not None:
+            self._require_room(constraints, texts, ids, decode)
         self._warn_of_last_position(max(map(len, ids), default=0), decode)
         result: list[list[Translation]] = [[]] * len(texts)
         for B, S, batch in batches:
-            arrays = [buckets.pad([ids[i] for i in batch], B, S)]
-            if decode.strategy != "beam":
+            arrays: list[Any] = [buckets.pad([ids[i] for i in batch], B, S)]
+            if decode.search == "sample":
                 # From its own tokens alone, so that a sentence's draws depend on no neighbour.
                 arrays.append(np.array([zlib.crc32(row.tobytes()) for row in arrays[0]], np.uint32))
+            if constraints is not None:
+                own = text_constraints.stack([constraints[i] for i in batch], B, self._borders)
+                arrays = [arrays[0], arrays[1] if arrays[1:] else None, own]
             run = self._compile("search", programs.search, *arrays, decode=decode)
             found = zip(*map(np.asarray, run(self.params, *arrays)), strict=True)
             for i, hypotheses in zip(batch, found, strict=False):
-                result[i] = self._translations(texts[i], zip(*hypotheses, strict=True))[:n]
+                own_best = self._translations(texts[i], zip(*hypotheses, strict=True))
+                if decode.strategy == "mbr":
+                    own_best = rescoring.minimum_bayes_risk(own_best, decode, language_code)
+                result[i] = own_best[:n]
         lost = [t for t, best in zip(texts, result, strict=True) if best[0].log_prob == -math.inf]
         if lost:
             _log.warning(
@@ -212,6 +261,10 @@ class Translator:
                 " / ".join(map(_shortened, lost[:3])) + (" / ..." if len(lost) > 3 else ""),
             )
         return result
+
+    @functools.cached_property
+    def _borders(self) -> tuple[np.ndarray, np.ndarray]:
+        return text_constraints.word_borders(self.target)
 
     def _batches(
         self, texts: Sequence[str], decode: Decode
@@ -229,6 +282,22 @@ class Translator:
             self.require_memory(decode, B, S)
         return batches, ids
 
+    def _require_room(
+        self,
+        constraints: Sequence[Encoded],
+        texts: Sequence[str],
+        ids: list[list[int]],
+        decode: Decode,
+    ) -> None:
+        """Raises ValueError if a prefix leaves no token for the end of sentence."""
+        for own, text, source in zip(constraints, texts, ids, strict=True):
+            size, most = (own.prefix != 0).sum(), programs.most_tokens(decode, len(source))
+            if size >= most:
+                raise ValueError(
+                    f"prefix of the translation of {_shortened(text)}: {size} tokens, where {most} "
+                    "may be written, the end included: set a larger max_length_offset or max_length"
+                )
+
     def _translations(self, source: str, hypotheses: Any) -> list[Translation]:
         """The hypotheses (tokens, length, log-probability, score) of one text, decoded."""
         found = []
@@ -242,7 +311,7 @@ class Translator:
 
     def _warn_of_last_position(self, tokens: int, decode: Decode) -> None:
         """Warns once that positions end before the longest translation asked for."""
-        longest, asked = self.arch.positions.longest, programs.most_tokens(decode, tokens)
+        longest, asked = programs.last_position(self.arch), programs.most_tokens(decode, tokens)
         if longest is not None and asked > longest and "position" not in self._warned:
             self._warned.add("position")
             _log.warning(
@@ -254,8 +323,8 @@ class Translator:
 
     def _compile(self, name: str, program: Callable, *arrays: Any, **static: Any) -> Callable:
         """A program of (params, *arrays) compiled for these shapes, once; logs how long it took."""
-        shapes = [x.shape for x in arrays]
-        key = (name, *shapes, *static.values())
+        shapes = [x.shape for x in jax.tree.leaves(arrays)]
+        key = (name, jax.tree.structure(arrays), *shapes, *static.values())
         if key not in self._compiled:
             start = time.perf_counter()
             f = functools.partial(program, arch=self.arch, execution=self.execution, **static)
@@ -266,7 +335,7 @@ class Translator:
             _log.info(
                 "compiled %s for %s in %.1f s (shape %d)",
                 name,
-                " and ".join("x".join(map(str, shape)) for shape in shapes),
+                " and ".join("x".join(map(str, shape)) for shape in shapes[:2]),
                 seconds,
                 len(self._compiled),
             )
@@ -290,6 +359,7 @@ def _join(parts: list[list[Translation]], joiner: str) -> list[Translation]:
             sum(part.log_prob for part in parts_k),
             sum(part.score for part in parts_k),
             tuple(pair for part in parts_k for pair in part.parts),
+            tuple(phrase for part in parts_k for phrase in part.unmet),
         )
         for parts_k in zip(*parts, strict=False)
     ]
