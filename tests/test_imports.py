@@ -14,6 +14,7 @@ ROOT = pathlib.Path(tfm.__file__).parent
 # From the top down; packages of one level do not import each other.
 LEVELS = [
     {"cli", "__main__"},
+    {"serve"},
     {"demo"},
     {"inspect", "comparison"},
     {"interop"},
@@ -34,7 +35,7 @@ LEVELS = [
     {"params", "terminal", "run_folder", "lock_file", "signals", "ranges", "memory"},
     {"shapes"},
     {"values"},
-    {"hint", "storage"},
+    {"hint", "storage", "client"},
 ]
 LEVEL = {package: i for i, packages in enumerate(LEVELS) for package in packages}
 

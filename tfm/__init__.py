@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from tfm.client import Client as Client
     from tfm.translator import Translator
 
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> "ModuleType":
-    """``tfm.inspect`` and its neighbours, imported when first asked for (PEP 562)."""
+def __getattr__(name: str) -> "ModuleType | type":
+    """``tfm.inspect`` and its neighbours, imported when first asked for (PEP 562).
+
+    So is ``tfm.Client``, of ``tfm.client``.
+    """
     import importlib.util  # here, so that the package has no name but its own
 
+    if name == "Client":
+        return importlib.import_module("tfm.client").Client
     if name.startswith("_") or importlib.util.find_spec(f"tfm.{name}") is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"tfm.{name}")

@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-_NATIVE = "tfm native call"  # the name of threads that native code runs in
+NATIVE = "tfm native call"
+"""The name of threads that run native code, which ``leave`` does not wait for."""
 _REPEATS = 5.0  # seconds in which a launcher repeats SIGTERM
 
 
@@ -95,13 +96,13 @@ def interruptible(work: Callable[[], T]) -> T:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name=_NATIVE, daemon=True).start()
+    threading.Thread(target=run, name=NATIVE, daemon=True).start()
     return future.result()
 
 
 def leave(code: int | str) -> NoReturn:
     """Ends the process as ``sys.exit`` does, but without waiting for abandoned native code."""
-    if not any(thread.name == _NATIVE for thread in threading.enumerate()):
+    if not any(thread.name == NATIVE for thread in threading.enumerate()):
         sys.exit(code)
     if isinstance(code, str):
         print(code, file=sys.stderr)

@@ -12,7 +12,7 @@ import tyro
 
 import tfm
 from tfm import config, hint, signals, terminal
-from tfm.cli import compare, completion, embed, inspect, plan, train, translate
+from tfm.cli import compare, completion, embed, inspect, plan, serve, train, translate
 from tfm.cli.arguments import checked
 from tfm.cli.options import REGISTRY
 
@@ -24,6 +24,7 @@ _USAGE = """usage: tfm COMMAND [options]
   score        log-probability of each target given its source
   evaluate     BLEU and chrF of a model on a test set
   compare      several systems on a test set: significance, lengths, rare words, examples
+  serve        answer requests for translations over HTTP, and a page to type them
   inspect      a page that shows every step of a model's computation on one sentence
   embed        word vectors: train, neighbours, evaluate, align
   check-data   report on a corpus: lengths, duplicates, what is dropped, memory for training
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., int] | dict[str, Callable[..., int]]] = {
     "score": translate.score,
     "evaluate": translate.evaluate,
     "compare": compare.compare,
+    "serve": serve.serve,
     "inspect": inspect.inspect,
     "check-data": train.check_data,
     "plan": plan.plan,

@@ -57,6 +57,36 @@ class PairModelOptions(ModelOptions):
     target_length: Annotated[int, SENTENCE_LENGTH] | None = None
 
 
+@dataclass(frozen=True)
+class ServedModelOptions(ModelOptions):
+    """Which model, here or behind a server.
+
+    Attributes:
+        model: Folder of a run, local or in a bucket.
+        server: Instead of a model, the address of a `tfm serve`: "http://127.0.0.1:5000". Its API
+            key, if it needs one, is read from the variable TFM_API_KEY.
+        source_language: Of a server with several models; by default it is detected.
+        target_language: Of a server with several models.
+    """
+
+    model: str = ""
+    server: str | None = None
+    source_language: str = "auto"
+    target_language: str | None = None
+
+    def load(self) -> Any:
+        """Opens the model, or something that translates as it does."""
+        if bool(self.model) == bool(self.server):
+            raise ValueError("no model: give --model RUN or --server URL, and only one of them")
+        if not self.server:
+            return ModelOptions(self.model, self.source_length, self.rotary_scaling).load()
+        if self.source_length or self.rotary_scaling:
+            raise ValueError("--source-length and --rotary-scaling are the server's own")
+        from tfm.cli.remote import RemoteTranslator
+
+        return RemoteTranslator(self.server, self.source_language, self.target_language)
+
+
 def _decode_options() -> type:
     """``Decode`` with every field optional: what is not given is the run's own."""
     kinds = typing.get_type_hints(Decode, include_extras=True)
@@ -73,6 +103,7 @@ DecodeOptions: Any = _decode_options()
 """How to decode, in place of the run's own settings; help texts are those of ``Decode``."""
 
 Model = Annotated[ModelOptions, tyro.conf.arg(name="")]
+ServedModel = Annotated[ServedModelOptions, tyro.conf.arg(name="")]
 PairModel = Annotated[PairModelOptions, tyro.conf.arg(name="")]
 Decoding = Annotated[DecodeOptions, tyro.conf.arg(name="")]
 UNCHANGED = DecodeOptions()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import tyro
 
 from tfm import signals, storage
-from tfm.cli.options import UNCHANGED, Decoding, Model, PairModel, given
+from tfm.cli.options import UNCHANGED, Decoding, Model, PairModel, ServedModel, given
 from tfm.data import text
 from tfm.ranges import Range
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def translate(
-    model: Model,
+    model: ServedModel,
     input: Path | None = None,
     output: Path | None = None,
     n_best: Annotated[int, Range(least=1)] = 1,

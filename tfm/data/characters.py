@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tfm.data import languages
+
 _TABLE = 1 << 18  # Code points beyond have no letters but rare Chinese ones.
 _LETTERS_MIN = 4  # Fewer letters have no script of their own: names, numbers, code.
 _BAD = ("Cc", "Cn", "Co", "Cs", "So", "Sk")  # control, private, unassigned, pictures, modifiers
@@ -29,16 +31,16 @@ class Texts:
         self._points = np.minimum(np.frombuffer(letters, np.uint32), _TABLE - 1)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths + 1)[:-1]])
 
-    def share(self, script: str) -> np.ndarray:
-        """The share of letters in a script; 1 if it is "", or if there are hardly any letters.
+    def share(self, scripts: tuple[str, ...]) -> np.ndarray:
+        """The share of letters in scripts; 1 if there are none, or hardly any letters.
 
         Args:
-          script: the inside of a regular expression's brackets.
+          scripts: by their names, as in ``languages``.
         """
         letters = self.letters()
-        if not script:
+        if not scripts:
             return np.ones(len(letters))
-        inside = self._count(_in_script(script))
+        inside = self._count(_in_scripts(scripts))
         return np.where(letters < _LETTERS_MIN, 1.0, inside / np.maximum(letters, 1))
 
     def letters(self) -> np.ndarray:
@@ -106,8 +108,8 @@ def _letters() -> np.ndarray:
 
 
 @functools.cache
-def _in_script(script: str) -> np.ndarray:
-    return _table(re.compile(f"[{script}]").match) & _letters()
+def _in_scripts(scripts: tuple[str, ...]) -> np.ndarray:
+    return _table(lambda ch: languages.in_scripts(ch, scripts)) & _letters()
 
 
 @functools.cache

@@ -63,7 +63,7 @@ def _faults(pairs: corpus.Pairs, data: config.Data, known: np.ndarray) -> np.nda
     ratios = np.zeros(len(pairs), np.float32)
     hashes = np.zeros(len(pairs), np.uint64)
     bands = np.zeros((len(pairs) if near else 0, _BANDS), np.uint64)
-    scripts = [languages.language(code).script for code in (data.source, data.target)]
+    scripts = [languages.language(code).scripts for code in (data.source, data.target)]
     for start, chunk in _chunks(pairs):
         own = slice(start, start + len(chunk))
         sides = source, target = _sides(chunk)
@@ -75,7 +75,7 @@ def _faults(pairs: corpus.Pairs, data: config.Data, known: np.ndarray) -> np.nda
         if clean.noise:
             _set(codes, "noise", np.maximum(source.noise(), target.noise()) > clean.noise)
         if clean.script:
-            shares = [side.share(script) for side, script in zip(sides, scripts, strict=True)]
+            shares = [side.share(which) for side, which in zip(sides, scripts, strict=True)]
             _set(codes, "wrong script", np.minimum(*shares) < clean.script)
         if clean.copies:
             same = (of_sides[0] == of_sides[1]) & (source.letters() >= _SHORT)

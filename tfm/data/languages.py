@@ -5,6 +5,7 @@ Chinese. An unknown code names a language with spaces and ASCII punctuation.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 # Han and Kana letters, the inside of a regular expression's brackets: their scripts write no
@@ -15,22 +16,35 @@ HAN_AND_KANA = "々-〇ぁ-ヿㇰ-ㇿ㐀-䶿一-鿿\uf900-\ufaffｦ-ﾟ\U0002000
 # written in Latin letters.
 _CHINESE = ("zh", "yue", "wuu", "gan", "lzh")
 
-# Letters of the scripts by which languages can be told apart: the inside of brackets, too.
-_SCRIPTS = {
-    "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ": "en de fr es it pt nl sv da no nb nn fi is pl cs sk sl hr hu ro et lv lt "
-    "tr az id ms vi sw eu ca gl cy ga sq af tl mt",
-    "Ѐ-ԯ": "ru uk bg be mk kk ky mn tg",
-    "Ͱ-Ͽἀ-῿": "el",
-    "\u0590-\u05ff": "he yi",
-    "\u0600-\u06ff\u0750-\u077f": "ar fa ur ps ug",
-    "\u0900-\u097f": "hi mr ne sa",
-    "\u0e00-\u0e7f": "th",
-    "가-힣ᄀ-ᇿㄱ-ㆎ": "ko",
-}
-_SCRIPT_OF = {code: script for script, codes in _SCRIPTS.items() for code in codes.split()}
-
 # Three-letter codes of ISO 639-2 and 639-3 that stand for the two-letter ones.
 _TWO_LETTERS = {"zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "kor": "ko", "eng": "en"}
+
+
+# The words that the Unicode names of a script's letters begin with.
+_SCRIPTS = {
+    "Han": ("CJK",),
+    "Kana": ("HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA"),
+    "Hangul": ("HANGUL",),
+    "Latin": ("LATIN", "FULLWIDTH LATIN", "MODIFIER LETTER"),
+    "Cyrillic": ("CYRILLIC",),
+    "Greek": ("GREEK",),
+    "Arabic": ("ARABIC",),
+    "Hebrew": ("HEBREW",),
+    "Devanagari": ("DEVANAGARI",),
+    "Thai": ("THAI",),
+}
+_SCRIPTS_OF = {
+    script: codes.split()
+    for script, codes in {
+        "Latin": "en de fr es it pt nl sv da no nb fi pl cs sk hu ro hr sl lt lv et tr vi id ms ca",
+        "Cyrillic": "ru uk bg be mk",
+        "Greek": "el",
+        "Arabic": "ar fa ur",
+        "Hebrew": "he",
+        "Devanagari": "hi mr ne",
+        "Thai": "th",
+    }.items()
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +55,9 @@ class Language:
       code: the normalised code, as ``base`` returns it.
       spaces: whether spaces separate words and sentences.
       full_width: whether punctuation marks are full-width ("，。！？").
+      scripts: those that its letters are of, see ``in_scripts``; () if unknown.
       coverage: share of the characters of a text that get a piece of their own, for SentencePiece;
         below 1 where there are thousands of characters, so that the rarest are spelt in bytes.
-      script: letters of its script, the inside of a regular expression's brackets; "" if unknown.
       bleu_tokenizer: the name of sacreBLEU's tokenizer. Japanese and Korean are scored by
         character, because sacreBLEU's tokenizers for them need a dictionary.
     """
@@ -51,8 +65,8 @@ class Language:
     code: str
     spaces: bool = True
     full_width: bool = False
+    scripts: tuple[str, ...] = ()
     coverage: float = 1.0
-    script: str = ""
     bleu_tokenizer: str = "13a"
 
     @property
@@ -73,12 +87,21 @@ def base(code: str) -> str:
 def language(code: str) -> Language:
     """Looks up the facts about a language by any spelling of its code."""
     name = base(code)
-    if name in (*_CHINESE, "ja"):
-        tokenizer = "char" if name == "ja" else "zh"
-        return Language(name, False, True, 0.9995, HAN_AND_KANA, bleu_tokenizer=tokenizer)
+    if name in _CHINESE:
+        return Language(name, False, True, ("Han",), coverage=0.9995, bleu_tokenizer="zh")
+    if name == "ja":
+        both = ("Han", "Kana")
+        return Language(name, False, True, both, coverage=0.9995, bleu_tokenizer="char")
     if name == "ko":
-        return Language(name, coverage=0.9995, script=_SCRIPT_OF[name], bleu_tokenizer="char")
-    return Language(name, script=_SCRIPT_OF.get(name, ""))
+        return Language(name, scripts=("Hangul", "Han"), coverage=0.9995, bleu_tokenizer="char")
+    scripts = tuple(script for script, codes in _SCRIPTS_OF.items() if name in codes)
+    return Language(name, scripts=scripts)
+
+
+def in_scripts(letter: str, scripts: tuple[str, ...]) -> bool:
+    """Whether a letter is of one of these scripts."""
+    name = unicodedata.name(letter, "")
+    return any(name.startswith(begin) for script in scripts for begin in _SCRIPTS[script])
 
 
 def coverage(codes: str) -> float:

@@ -123,8 +123,8 @@ def encode(constraints: TextConstraints, tokenizer: Tokenizer) -> Encoded:
     ]
     phrases = [variants for variants in phrases if variants]
     shape = (
-        _size(len(phrases)),
-        _size(max(map(len, phrases), default=0)),
+        _size(len(phrases), 2),
+        _size(max(map(len, phrases), default=0), 4),
         _size(max((len(ids) for p in phrases for ids, _ in p), default=0), 4),
     )
     required, inside = np.zeros(shape, np.int32), np.zeros(shape[:2], bool)

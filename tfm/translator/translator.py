@@ -142,8 +142,11 @@ class Translator:
             wishes = constrained.of_parts(constraints, texts, parts)
             search = lambda some, encoded: self._search(some, n, settings, encoded)  # noqa: E731
             found = iter(constrained.search(search, flat, wishes, self.target))
-        joiner = language(self.experiment.data.target).joiner
-        return [_join([next(found) for _ in own], joiner) for own in parts]
+        return [self.join([next(found) for _ in own]) for own in parts]
+
+    def join(self, parts: list[list[Translation]]) -> list[Translation]:
+        """The n best translations of a text from those of its ``parts``; see ``n_best``."""
+        return _join(parts, language(self.experiment.data.target).joiner)
 
     def decode_settings(self, **changes: Any) -> Decode:
         """The run's settings of search with some fields replaced.
@@ -221,6 +224,30 @@ class Translator:
         if not text:
             return []
         return split.split(text, lambda part: len(self.source.encode(part)) <= limit)
+
+    def padded_tokens(self, part: str) -> int:
+        """The number of tokens that one of a text's ``parts`` is padded to."""
+        limit = self.experiment.data.source_length
+        return buckets.length(min(limit, len(self.source.encode(part))), limit)
+
+    def search_shapes(self, decode: Decode) -> list[tuple[int, int]]:
+        """All (padded sentences, padded tokens) that a search may have, the smallest first."""
+        limit = self.experiment.data.source_length
+        tokens = {buckets.length(n, limit) for n in range(1, limit + 1)}
+        sentences = {buckets.count(n, decode.batch_size) for n in range(1, decode.batch_size + 1)}
+        return [(B, S) for S in sorted(tokens) for B in sorted(sentences)]
+
+    def compile_search(self, decode: Decode, sentences: int, source_tokens: int) -> None:
+        """Compiles the search of one of ``search_shapes``, so that no later call has to.
+
+        Raises:
+          ValueError: it does not fit into memory.
+        """
+        self.require_memory(decode, sentences, source_tokens)
+        arrays = [np.zeros((sentences, source_tokens), np.int32)]
+        if decode.search == "sample":
+            arrays.append(np.zeros(sentences, np.uint32))
+        self._compile("search", programs.search, *arrays, decode=decode)
 
     def _search(
         self,

@@ -36,7 +36,7 @@ async function translateLines(lines, signal) {
   const done = [], [source, target] = [$("from").value, $("to").value];
   for (let i = 0; i < lines.length; i += LINES) {
     const texts = lines.slice(i, i + LINES);
-    const answer = await api.translate({texts, source, target}, signal, seconds => {
+    const answer = await api.translate({texts, source, target, plain: true}, signal, seconds => {
       $("job-state").textContent = words("busy", seconds);
     });
     done.push(...answer.translations.map(t => t.text));
