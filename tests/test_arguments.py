@@ -6,7 +6,7 @@ import pytest
 import refusals
 from refusals import Call, bools, floats, ints
 
-from tfm import embeddings, layers, linear, masks, params
+from tfm import embeddings, layers, linear, masks, params, quantize
 from tfm.params import Param
 
 B, T, S, D, F, V, L = 2, 5, 7, 6, 9, 11, 3
@@ -82,6 +82,15 @@ CALLS = [
         embeddings.logits, {"hidden": floats(B, D), "table_VD": floats(V, D)}, {"hidden": "...D"}
     ),
     Call(linear.linear, {"x": floats(B, D), "weight_DF": floats(D, F)}, {"x": "...D"}),
+    Call(quantize.project, {"x": floats(B, D), "weight_DF": floats(D, F)}, {"x": "...D"}),
+    Call(
+        quantize.product, {"x": floats(B, D), "weight": floats(D, F), "axis": 0},
+        {"x": "...D", "weight": "DF"}, least={"axis": 0},
+    ),
+    Call(
+        quantize.int8, {"weight": floats(D, F), "inputs": (0,)}, {"weight": "..."},
+        least={"inputs/0": None}, accepts=("weight/size D",),
+    ),
     Call(params.init, {"key": KEY} | DECLARATION, accepts=("dtype",)),
     Call(params.abstract, DECLARATION, accepts=("dtype",)),
     Call(params.axes, DECLARATION),
@@ -104,6 +113,7 @@ CALLS = [
     ),
 ]  # fmt: skip
 LEFT_OUT = {
+    "quantize.matrix": "reshapes what is declared",
     "linear.saveable": "is a policy, which JAX calls",
     "params.is_param": "is a question about anything",
     "params.xavier": "gives an initializer of jax.nn",
@@ -111,7 +121,9 @@ LEFT_OUT = {
 
 
 def test_every_function_is_here():
-    found = set().union(*map(refusals.functions, (layers, masks, embeddings, linear, params)))
+    found = set().union(
+        *map(refusals.functions, (layers, masks, embeddings, linear, params, quantize))
+    )
     assert found - LEFT_OUT.keys() <= {str(call) for call in CALLS}
 
 

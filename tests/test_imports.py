@@ -30,6 +30,7 @@ LEVELS = [
     {"sharding"},
     {"attention"},
     {"layers", "embeddings", "positions", "masks"},
+    {"quantize"},
     {"linear"},
     {"processes"},
     {"params", "terminal", "run_folder", "lock_file", "signals", "ranges", "memory"},

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tfm.client import Client as Client
+    from tfm.sharding import Mesh
+    from tfm.transformer.config import Weights
     from tfm.translator import Translator
 
 __version__ = "0.1.0"
@@ -34,8 +36,10 @@ def load(
     source_length: int | None = None,
     target_length: int | None = None,
     rotary_scaling: float | None = None,
+    weights: "Weights | None" = None,
+    mesh: "Mesh | None" = None,
 ) -> "Translator":
     """Opens a trained run for translation; see ``tfm.translator.load``."""
     from tfm import translator  # here, so that importing one piece does not import all of them
 
-    return translator.load(folder, source_length, target_length, rotary_scaling)
+    return translator.load(folder, source_length, target_length, rotary_scaling, weights, mesh)

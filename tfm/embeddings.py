@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tfm.params import Param, normal
+from tfm.quantize import Weight, product
 from tfm.shapes import Check
 from tfm.values import Values
 
@@ -49,7 +50,7 @@ def embed(ids: jax.Array, table_VD: jax.Array, method: Lookup = "gather") -> jax
     return jnp.take(table_VD, ids, axis=0)
 
 
-def logits(hidden: jax.Array, table_VD: jax.Array) -> jax.Array:
+def logits(hidden: jax.Array, table_VD: Weight) -> jax.Array:
     """Scores of every class against a (tied) table: [..., D] → [..., V] in float32.
 
     Tying output and embedding: Press & Wolf 2017; Vaswani 2017, §3.4.
@@ -57,5 +58,4 @@ def logits(hidden: jax.Array, table_VD: jax.Array) -> jax.Array:
     check = Check("logits")
     check.floats("...D", hidden=hidden)
     check.floats(table_VD=table_VD)
-    table_VD = table_VD.astype(hidden.dtype)
-    return jnp.einsum("...d,vd->...v", hidden, table_VD, preferred_element_type=jnp.float32)
+    return product(hidden, table_VD, 1)

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from tfm.linear import linear
 from tfm.params import Param, Tree, like, ones, xavier, zeros
+from tfm.quantize import project
 from tfm.shapes import Check
 from tfm.values import Values
 
@@ -165,14 +165,14 @@ def feed_forward(
     leaves = {"up": "DF", "down": "FD", "gate" if gated else "up_bias": "DF" if gated else "F"}
     check.params(params, leaves | {"down_bias?": "D"}, "feed_forward_params")
     check.dropout(dropout_rate, key, rows=x_BTD.shape[0])
-    up_BTF = linear(x_BTD, params["up"].astype(x_BTD.dtype))
+    up_BTF = project(x_BTD, params["up"])
     if activation == "swiglu":
-        hidden_BTF = jax.nn.silu(linear(x_BTD, params["gate"].astype(x_BTD.dtype))) * up_BTF
+        hidden_BTF = jax.nn.silu(project(x_BTD, params["gate"])) * up_BTF
     else:
         act = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[activation]
         hidden_BTF = act(up_BTF + like(params["up_bias"], up_BTF))
     hidden_BTF = dropout(hidden_BTF, dropout_rate, key)
-    out_BTD = linear(hidden_BTF, params["down"].astype(x_BTD.dtype))
+    out_BTD = project(hidden_BTF, params["down"])
     if "down_bias" in params:
         out_BTD += like(params["down_bias"], out_BTD)
     return out_BTD

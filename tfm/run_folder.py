@@ -25,6 +25,7 @@ class RunFolder:
         log.txt              log lines
         report.html          the page that ``tfm demo`` writes
         lock.json            who trains here now
+        compiled/            programs that ``tfm translate --warm-up`` compiled, JAX's cache
 
     Attributes:
       path: of the folder, local or in a bucket ("gs://BUCKET/..."); see ``storage.path``.
@@ -101,3 +102,8 @@ class RunFolder:
     def lock(self) -> epath.Path:
         """The process that trains in this folder now; absent while none does."""
         return self.path / "lock.json"
+
+    @property
+    def compiled(self) -> epath.Path:
+        """JAX's persistent cache of the programs that a model was warmed up with, if it was."""
+        return self.path / "compiled"

@@ -2,6 +2,7 @@
 
     python tools/bench.py train     # nn.Transformer, eager and compiled; or JoeyNMT
     python tools/bench.py decode    # Hugging Face Marian, and CTranslate2 if installed
+    python tools/bench.py decode-trained --model RUN --source FILE --reference FILE   # real text
     python tools/bench.py data      # the packed data stream against the update that consumes it
     python tools/bench.py word2vec --text FILE ... --similarity FILE ...   # gensim
     python tools/bench.py align --source FILE ... --target FILE ...        # gensim and SciPy
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 # JAX reads this when it starts: it must leave GPU memory to the peers.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -33,6 +34,8 @@ from peers.measure import Maker, Row
 from peers.shapes import Shape
 
 from tfm import terminal
+from tfm.data import text as files
+from tfm.transformer.config import Weights
 from tfm.word2vec import analysis
 from tfm.word2vec.model import Config
 
@@ -94,7 +97,7 @@ def decode(
         rng = np.random.default_rng(0)
         source_BS = rng.integers(4, shape.vocab - 1, (shape.batch, shape.length), dtype=np.int32)
         sides = [
-            partial(ours.decoding, shape, source_BS, BEAM),
+            *(partial(ours.decoding, shape, source_BS, BEAM, kind) for kind in get_args(Weights)),
             partial(marian.decoding, shape, source_BS, BEAM),
         ]
         if marian.has_ctranslate2():
@@ -104,6 +107,52 @@ def decode(
             ]
         work = f"beam {BEAM}, {shape}"
         rows += measure.compare(work, [*sides, *_matrix_products()], rounds, repeats)
+    measure.report(rows, json)
+
+
+def decode_trained(
+    model: Path,
+    source: Path,
+    reference: Path,
+    ctranslate2: Path | None = None,
+    hugging_face: Path | None = None,
+    weights: tuple[Weights, ...] = get_args(Weights),
+    beams: tuple[int, ...] = (BEAM, 1),
+    alone: int = 50,
+    rounds: int = 3,
+    json: Path | None = None,
+) -> None:
+    """A trained model on a test set as it comes, and on single sentences: speed and BLEU.
+
+    Args:
+        model: Folder of the run.
+        source: UTF-8 text, a sentence a line, plain or .gz.
+        reference: Human translations, line by line.
+        ctranslate2: The same model converted for CTranslate2: float32 and int8 are measured.
+        hugging_face: The same model with its tokenizer in the format of Hugging Face.
+        weights: Kinds of weights to measure tfm with.
+        beams: Beam sizes; 1 is greedy search.
+        alone: How many sentences are translated one after the other; 0 leaves that out.
+        rounds: Turns of each side.
+        json: File to write the results to.
+    """
+    trained = _peer("trained")
+    sentences, references = list(files.read(source)), list(files.read(reference))
+    rows = []
+    for beam in beams:
+        makers = [partial(trained.tfm, model, kind) for kind in weights]
+        if ctranslate2 is not None:
+            kinds = ("float32", "int8")
+            makers += [partial(trained.ctranslate2, model, ctranslate2, kind) for kind in kinds]
+        if hugging_face is not None:
+            makers.append(partial(trained.hugging_face, model, hugging_face))
+        for count, single in ((len(sentences), False), (alone, True)):
+            if not count:
+                continue
+            arguments = beam, sentences[:count], references[:count], single
+            work = f"beam {beam}, {count} sentences" + (", one after the other" if single else "")
+            sides = [partial(maker, *arguments) for maker in makers]
+            rows += measure.compare(work, sides, rounds, 1, unit="sentences/s")
     measure.report(rows, json)
 
 
@@ -269,6 +318,7 @@ def main() -> int:
     commands: dict[str, Callable[..., None]] = {
         "train": train,
         "decode": decode,
+        "decode-trained": decode_trained,
         "data": data,
         "word2vec": word2vec,
         "align": align,

@@ -75,6 +75,16 @@ def test_the_sides_of_tfm_run(measure):
         assert (side.name, side.tokens) == ("tfm", 36) and side.flops > 0
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_trained_model_on_sentences(measure, tiny_run, alone):
+    from peers import trained
+
+    side = trained.tfm(tiny_run, "bfloat16", 2, ["ab", "abc"], ["AB", "ABC"], alone)
+    side.run()
+    assert (side.name, side.tokens) == ("tfm bfloat16", 2)
+    assert alone or 0 <= side.details["BLEU"] <= 100
+
+
 def test_the_table_prints_names_unchanged_and_the_unit(measure, capsys):
     rows = measure.from_speeds("v5e:2x4: a :cat: of [B,T]", {"tfm": [10.0, 30.0, 20.0], "[x]": [5]})
     measure.report([dataclasses.replace(row, unit="words/s") for row in rows], None)

@@ -40,7 +40,12 @@ CACHE = transformer.init_cache(
     max_length=T,
 )  # fmt: skip
 CACHE = jax.tree.map(np.asarray, CACHE)
-CACHE_LETTERS = {"cache/cross_mask": "BNQS", "cache/ancestors": "BRT", "cache/step": ""} | {
+CACHE_LETTERS = {
+    "cache/cross_mask": "BNQS",
+    "cache/ancestors": "BRT",
+    "cache/step": "B",
+    "cache/cursor": "",
+} | {
     f"cache/{kind}/{layer}/{name}": letters
     for kind, S_ in (("self_attention", "Z"), ("cross_attention", "S"))
     for layer in range(2)
@@ -129,9 +134,9 @@ CALLS = [
     Call(
         transformer.step_context,
         {"side_params": PARAMS["decoder"], "arch": ARCH, "mask": bools(B, 1, R, T * R),
-         "key_positions_S": ints(T * R), "step": ints(), "parents_BR": ints(B, R)},
+         "distances_S": ints(T * R), "step_B": ints(B), "slot": ints(), "parents_BR": ints(B, R)},
         {f"side_{path}": letters for path, letters in declared(PARAMS["decoder"]).items()}
-        | {"mask": "BNRS", "step": ""},
+        | {"mask": "BNRS", "slot": ""},
         shared="*N",
         accepts=unread([f"side_{path}" for path in declared(PARAMS["decoder"])], "positions"),
     ),
@@ -164,16 +169,17 @@ CALLS = [
         transformer.inference_params,
         {"params": PARAMS, "arch": ARCH, "execution": Execution()}, WHOLE, shared="*",
     ),
+    Call(transformer.inference_layout, {"layout": NO_MESH}),
     Call(
         transformer.init_cache,
         {"params": LAYERED, "arch": ARCH, "memory_BSD": floats(B, S, D), "segments_BS": ints(B, S),
-         "hypotheses": R, "max_length": T},
+         "hypotheses": R, "max_length": T, "layout": NO_MESH},
         LISTED, shared="*D", accepts=unread(LISTED, "params/decoder", "tables/target"),
     ),
     Call(
         transformer.decode_step,
         {"params": LAYERED, "arch": ARCH, "cache": CACHE, "tokens_BR": ints(B, R),
-         "parents_BR": ints(B, R), "execution": Execution()},
+         "parents_BR": ints(B, R), "execution": Execution(), "layout": NO_MESH},
         LISTED | CACHE_LETTERS, shared="*",
         accepts=unread(LISTED, "params/decoder", "tables/target"),
     ),

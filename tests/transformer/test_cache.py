@@ -51,7 +51,7 @@ def step_through(params, arch, memory, valid, tokens, parents, jit=same, executi
     for t in range(T):
         newest, cache = step(params, arch, cache, jnp.asarray(tokens[t]), jnp.asarray(parents[t]))
         logits.append(newest)
-    assert int(cache.step) == T
+    assert int(cache.cursor) == T and (cache.step == T).all()
     return np.stack(logits)
 
 
@@ -101,6 +101,34 @@ def test_stepwise_equals_teacher_forcing_for_every_history(rng, draw, changes):
     straight = np.broadcast_to(np.arange(R), parents.shape)
     other = teacher_force(params, arch, memory, valid, histories(tokens, straight))
     assert np.abs(other - expected).max() > 0.01 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("changes", CASES, ids=lambda c: "-".join(map(str, c.values())))
+def test_a_sentence_may_begin_while_another_is_under_way(rng, draw, changes):
+    """The second sentence begins again after three steps: the ring of slots is then at its end."""
+    arch = architecture(**changes)
+    params = transformer.inference_params(draw(transformer.declare(arch)), arch)
+    memory, valid, tokens, parents = inputs(rng)
+    start = transformer.init_cache(params, arch, memory, valid, hypotheses=R, max_length=T)
+    step = jax.jit(functools.partial(transformer.decode_step, arch=arch))
+    move = lambda cache, t: step(  # noqa: E731
+        params, cache=cache, tokens_BR=jnp.asarray(tokens[t]), parents_BR=jnp.asarray(parents[t])
+    )
+    fresh, cache = [], start
+    for t in range(T):
+        logits, cache = move(cache, t)
+        fresh.append(logits)
+    cache = start
+    for t in range(3):
+        _, cache = move(cache, (t + 2) % T)
+    if arch.attention == "linear":  # which keeps a state in place of slots
+        zero = lambda x: x.at[1].set(0)  # noqa: E731
+        cache = cache.replace(self_attention=jax.tree.map(zero, cache.self_attention))
+    cache = cache.replace(step=cache.step.at[1].set(0))
+    for t in range(T):
+        cache = cache.replace(step=jnp.minimum(cache.step, T - 1).at[1].set(t))
+        logits, cache = move(cache, t)
+        np.testing.assert_allclose(logits[1], fresh[t][1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tie", ["none", "source-target", "source-output", "all"])

@@ -30,7 +30,7 @@ def test_self_attention_sees_its_own_sentence(causal):
     expected = masks.segment(SEGMENTS, SEGMENTS)
     expected = expected & masks.causal(T) if causal else expected
     np.testing.assert_array_equal(context.mask, expected)
-    assert context.bias is context.rotate is context.step is context.parents is None
+    assert context.bias is context.rotate is context.slot is context.parents is None
     np.testing.assert_array_equal(context.segments[0], SEGMENTS)
     np.testing.assert_array_equal(context.distances.values_M, np.arange(2 * T) - (T - 1))
 
@@ -79,10 +79,11 @@ def test_local_attention_has_a_block_s_distances_unless_its_scores_are_kept():
 def test_a_step_sees_the_slots_that_its_hypotheses_descend_from(attention):
     """Four steps of two hypotheses; local attention sees only those within its window."""
     arch = architecture(attention=attention, window=1, positions="alibi")
-    R, slots, step = 2, 8, jnp.array(2)
+    R, slots, slot = 2, 8, jnp.array(2)
     mask = jnp.ones((3, 1, R, slots), bool).at[..., 6:].set(False)
     parents = jnp.zeros((3, R), jnp.int32)
-    context = transformer.step_context({}, arch, mask, jnp.arange(slots) // R, step, parents)
+    away, step = jnp.arange(slots) // R - 2, jnp.full(3, 2)
+    context = transformer.step_context({}, arch, mask, away, step, slot, parents)
     assert (context.kind, context.causal, context.kernel) == ("step", True, "xla")
     assert context.segments is None
     np.testing.assert_array_equal(context.parents, parents)

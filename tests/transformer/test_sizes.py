@@ -179,4 +179,4 @@ def test_an_architecture_has_the_hyperparameters_of_its_own_scheme_only():
 def test_an_architecture_says_nothing_of_how_it_is_computed():
     names = [{f.name for f in dataclasses.fields(x)} for x in (ARCH, transformer.Execution())]
     assert not names[0] & names[1]
-    assert names[1] == {"implementation", "lookup", "dtype", "unroll", "remat"}
+    assert names[1] == {"implementation", "lookup", "dtype", "weights", "unroll", "remat"}

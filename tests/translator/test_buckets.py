@@ -21,6 +21,19 @@ def test_the_lengths_are_few_and_padding_is_less_than_a_half():
     assert all(length < 2 * n for n, length in zip(pieces, lengths, strict=True) if n > 8)
 
 
+@pytest.mark.parametrize("limit", [5, 9, 100])
+def test_all_lengths_up_to_the_limit(limit):
+    assert buckets.lengths(limit) == sorted({buckets.length(n, limit) for n in range(1, limit + 1)})
+    assert buckets.lengths(limit)[-1] == limit
+
+
+@pytest.mark.parametrize("shards", [2, 3, 8])
+def test_a_batch_is_a_multiple_of_the_devices_that_share_it(shards):
+    for n in range(1, 51):
+        plain, shared = buckets.count(n, 50), buckets.count(n, 50, shards)
+        assert shared % shards == 0 and plain <= shared < plain + shards
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 50, 64])
 def test_a_batch_holds_its_sentences_in_one_of_few_sizes(batch_size):
     sentences = range(1, batch_size + 1)

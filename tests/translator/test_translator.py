@@ -169,6 +169,22 @@ def test_other_weights_share_what_is_compiled(model, translations):
     assert model.translate(SHORT + LONG) == translations
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def test_weights_of_fewer_bits(kind, tiny_run, model, translations):
+    """Each text still alone, and its score that of the same weights."""
+    other = tfm.load(tiny_run, weights=kind)
+    found = [best[0] for best in other.n_best(SHORT + LONG, 1)]
+    texts = [t.text for t in found]
+    assert other.translate(SHORT + LONG, batch_size=1) == texts
+    assert np.mean([a == b for a, b in zip(texts, translations, strict=True)]) > 0.7
+    forced = other.score(LONG, texts[-len(LONG) :])
+    np.testing.assert_allclose(forced, [t.log_prob for t in found[-len(LONG) :]], rtol=1e-3)
+    assert forced != model.score(LONG, texts[-len(LONG) :])
+    assert inspect.trace(other, "ab").target.text == other.translate(["ab"])[0]
+    with pytest.raises(ValueError, match=r"execution.weights 'int9'"):
+        tfm.load(tiny_run, weights="int9")
+
+
 @pytest.mark.parametrize("kernel", ["splash", "cudnn"])
 def test_a_kernel_named_for_training_is_used_for_nothing_else(kernel, tiny_run, tmp_path):
     """Translates, scores, validates and inspects where there is no such kernel."""

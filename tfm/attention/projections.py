@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 
-from tfm import layers
+from tfm import layers, quantize
 from tfm.attention.dot_product import attend_heads_first, check_scores
 from tfm.params import Param, Tree, like, ones, xavier, zeros
 from tfm.shapes import Check
@@ -52,9 +52,9 @@ def attention_params(
 
 def _project(params: Tree, x_BTD: jax.Array) -> jax.Array:
     """[B,T,D] → heads first [B,N,T,H]."""
-    D, N, H = params["w"].shape
-    weight_DF = params["w"].reshape(D, N * H).astype(x_BTD.dtype)
-    y_BTNH = layers.linear(x_BTD, weight_DF).reshape(*x_BTD.shape[:-1], N, H)
+    N, H = params["w"].shape[1:]
+    y_BTNH = quantize.project(x_BTD, quantize.matrix(params["w"], 1))
+    y_BTNH = y_BTNH.reshape(*x_BTD.shape[:-1], N, H)
     if "b" in params:
         y_BTNH += like(params["b"], y_BTNH)
     return y_BTNH.swapaxes(1, 2)
@@ -91,8 +91,7 @@ def output(params: Tree, heads_BNTH: jax.Array) -> jax.Array:
     check.params(params, _OUTPUT, "attention_params")
     B, N, T, H = heads_BNTH.shape
     heads_BTF = heads_BNTH.swapaxes(1, 2).reshape(B, T, N * H)
-    weight_FD = params["out"]["w"].reshape(N * H, -1).astype(heads_BNTH.dtype)
-    out_BTD = layers.linear(heads_BTF, weight_FD)
+    out_BTD = quantize.project(heads_BTF, quantize.matrix(params["out"]["w"], 2))
     if "b" in params["out"]:
         out_BTD += like(params["out"]["b"], out_BTD)
     return out_BTD

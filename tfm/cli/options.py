@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from tfm import storage
 from tfm.config import SENTENCE_LENGTH, Name
 from tfm.decoding import Decode
 from tfm.positions import Scheme, schemes
 from tfm.positions.rotary import SCALING
+from tfm.run_folder import RunFolder
+from tfm.transformer.config import Weights
 
 if TYPE_CHECKING:
+    from etils import epath
+
     from tfm.translator import Translator
 
 
@@ -29,17 +34,25 @@ class ModelOptions:
             default.
         ensemble: Folders of further models with the same vocabularies, which translate together
             with it; see --ensemble-average.
+        weights: Of matrix products: auto computes as for activations, bfloat16 and int8 with fewer
+            bits, which is faster on most hardware. The run's own by default.
     """
 
     model: str
     source_length: Annotated[int, SENTENCE_LENGTH] | None = None
     rotary_scaling: Annotated[float, SCALING] | None = None
     ensemble: tuple[Name, ...] | None = None
+    weights: Weights | None = None
 
-    def load(self) -> "Translator":
-        """Opens the model, or the models."""
+    def load(self, warm_up: bool = False) -> "Translator":
+        """Opens the model, or the models; what was compiled ahead need not be compiled again.
+
+        Args:
+          warm_up: whether what is compiled from now on is kept in the folder of the run.
+        """
         from tfm import translator
 
+        _use_compiled(RunFolder(self.model).compiled, warm_up)
         lengths = given(self)
         folders = [lengths.pop("model"), *lengths.pop("ensemble", ())]
         models = [translator.load(folder, **lengths) for folder in folders]
@@ -74,17 +87,32 @@ class ServedModelOptions(ModelOptions):
     source_language: str = "auto"
     target_language: str | None = None
 
-    def load(self) -> Any:
+    def load(self, warm_up: bool = False) -> Any:
         """Opens the model, or something that translates as it does."""
         if bool(self.model) == bool(self.server):
             raise ValueError("no model: give --model RUN or --server URL, and only one of them")
+        local = {f.name: getattr(self, f.name) for f in dataclasses.fields(ModelOptions)}
         if not self.server:
-            return ModelOptions(self.model, self.source_length, self.rotary_scaling).load()
-        if self.source_length or self.rotary_scaling:
-            raise ValueError("--source-length and --rotary-scaling are the server's own")
+            return ModelOptions(**local).load(warm_up)
+        if warm_up or any(value is not None for name, value in local.items() if name != "model"):
+            own = ", ".join("--" + name.replace("_", "-") for name in local if name != "model")
+            raise ValueError(f"--server: leave out {own} and --warm-up, which are the server's own")
         from tfm.cli.remote import RemoteTranslator
 
         return RemoteTranslator(self.server, self.source_language, self.target_language)
+
+
+def _use_compiled(folder: "epath.Path", warm_up: bool) -> None:
+    """Has JAX look for compiled programs in a folder, and keep there what it compiles itself."""
+    import jax
+
+    if not warm_up and not folder.is_dir():
+        return
+    if warm_up:
+        storage.make_folder(folder, "--warm-up")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def _decode_options() -> type:

@@ -31,6 +31,7 @@ def translate(
     n_best: Annotated[int, Range(least=1)] = 1,
     alignment: bool = False,
     glossary: Path | None = None,
+    warm_up: bool = False,
     decode: Decoding = UNCHANGED,
 ) -> int:
     """Translate text, a line at a time: for every line in, one line out.
@@ -47,8 +48,13 @@ def translate(
         glossary: Terms to be translated in a certain way: tab-separated columns, source term,
             translation, other forms of it; a source term alone is copied exactly. What a line's
             translation does not hold is reported on stderr.
+        warm_up: Translate nothing, but compile all that these settings need for texts of any length
+            into the folder of the run. Later commands with them then start without compiling.
         decode: How to decode; what is not given is the run's own.
     """
+    if warm_up:
+        model.load(warm_up=True).warm_up(**given(decode))
+        return 0
     if alignment and n_best > 1:
         raise ValueError("--alignment is of the best translation: leave --n-best at 1")
     from tfm.translator.glossary import read as read_glossary

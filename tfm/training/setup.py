@@ -33,7 +33,7 @@ MAY_CHANGE = frozenset({
     "train.patience", "train.dev_limit", "train.dev_beam", "train.bad_steps", "train.loss_chunk",
     "train.accumulate", "train.save_tries", "train.save_pause", "train.on_full_disk", "decode",
     "mesh", "data.test", "data.cache_dir", "execution.unroll", "execution.remat",
-    "execution.lookup", "execution.implementation",
+    "execution.lookup", "execution.implementation", "execution.weights",
 })  # fmt: skip
 """Fields, and whole sections, of the config that may differ when a run is resumed."""
 

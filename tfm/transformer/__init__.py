@@ -21,7 +21,12 @@ from tfm.transformer.forward import (
     forward,
     output_table,
 )
-from tfm.transformer.incremental import decode_step, inference_params, init_cache
+from tfm.transformer.incremental import (
+    decode_step,
+    inference_layout,
+    inference_params,
+    init_cache,
+)
 from tfm.transformer.layer import LayerOutput, final_norm, layer
 from tfm.transformer.params import declare
 from tfm.transformer.scores import Scores
@@ -51,6 +56,7 @@ __all__ = [
     "final_norm",
     "forward",
     "head_width",
+    "inference_layout",
     "inference_params",
     "init_cache",
     "layer",

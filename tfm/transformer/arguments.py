@@ -67,9 +67,13 @@ def check_side(check: Check, params: Tree, arch: Architecture, side: Side) -> No
 
 
 def check_table(check: Check, params: Tree, arch: Architecture, which: int) -> None:
-    """The source (0), target (1) or output (2) table of a model's parameters."""
+    """The source (0), target (1) or output (2) table of a model's parameters.
+
+    Parameters for inference may hold the output table apart; see ``inference_params``.
+    """
     path = f"tables/{table_names(arch)[which]}"
-    check.declared(params, {path: _model_shapes(arch)[path]}, _BY)
+    apart = which == 2 and isinstance(params, Mapping) and "output" in params
+    check.declared(params, {"output" if apart else path: _model_shapes(arch)[path]}, _BY)
 
 
 def check_layer(check: Check, params: Tree, arch: Architecture, side: Side, part: str = "") -> None:

@@ -28,17 +28,20 @@ LayerCache = KVCache | linear.State
 class Cache:
     """What stepwise decoding keeps, for B sentences with R hypotheses each and at most T steps.
 
-    Keys and values are written once, at slot ``step * R + r``, and never moved: when search
+    Keys and values are written once, at slot ``cursor % T * R + r``, and never moved: when search
     reorders hypotheses, only ``ancestors`` changes, and self-attention masks the slots that a
-    hypothesis does not descend from. Linear attention keeps a state a hypothesis instead, of a size
-    that does not depend on T; each hypothesis takes its parent's.
+    hypothesis does not descend from. The slots are a ring with one cursor for all sentences, so a
+    sentence may begin while others are under way: a slot is as far from the newest tokens in all of
+    them, and a sentence sees the slots written since it began. Linear attention keeps a state a
+    hypothesis instead, of a size that does not depend on T; each hypothesis takes its parent's.
 
     Attributes:
       self_attention: of each layer, the cache of the target so far, T*R slots.
       cross_attention: of each layer, the cache of the source, shared by all hypotheses.
       cross_mask: [B,1,1,S].
-      ancestors: [B,R,T], the hypothesis at step t from which the present one descends.
-      step: how many steps have been taken.
+      ancestors: [B,R,T], the hypothesis at slot t from which the present one descends.
+      step: [B], how many steps each sentence has taken: the position of its newest tokens.
+      cursor: how many steps have been written, of whatever sentence.
     """
 
     self_attention: tuple[LayerCache, ...]
@@ -46,6 +49,7 @@ class Cache:
     cross_mask: jax.Array
     ancestors: jax.Array
     step: jax.Array
+    cursor: jax.Array
 
 
 def to_cache(kv: KeyValue) -> KVCache:
@@ -75,6 +79,6 @@ def update_cache(cache: LayerCache, kv: KeyValue, context: AttentionContext) -> 
         state = linear.reorder_state(cache, context.parents)
         return linear.update_state(state, *kv, context.rotate)
     R = kv.k.shape[2]
-    slot = context.step * R
+    slot = context.slot * R
     write, new = jax.lax.dynamic_update_slice_in_dim, to_cache(kv)
     return KVCache(write(cache.k, new.k, slot, axis=3), write(cache.v, new.v, slot, axis=2))

@@ -14,6 +14,7 @@ from tfm.ranges import Range
 from tfm.values import Values
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+Weights = Literal["auto", "bfloat16", "int8"]
 Tie = Literal["none", "target-output", "source-target", "source-output", "all"]
 
 Rate = Annotated[float, Range(least=0, most=0.999, note="0 is off")]
@@ -82,6 +83,10 @@ class Execution:
       lookup: of embeddings: gather, or the product with one-hot vectors.
       dtype: of activations; auto is bfloat16 on TPU and GPU, float32 on the CPU. In training
         parameters, softmax, norms and loss are float32 always.
+      weights: of matrix products when translating, scoring and validating: auto keeps them as
+        activations are, bfloat16 and int8 (one scale an output; activations are rounded likewise)
+        take less memory. Beside float32 activations, on a CPU, bfloat16 is the fastest where the
+        CPU has instructions for it, and int8 is faster than float32 for large matrices.
       unroll: layers a scan step holds; 0 unrolls them all (compiles longer, runs faster on CPU).
       remat: what the backward pass recomputes: nothing, all but matrix products, or all.
     """
@@ -89,6 +94,7 @@ class Execution:
     implementation: Implementation = "auto"
     lookup: Lookup = "gather"
     dtype: Dtype = "auto"
+    weights: Weights = "auto"
     unroll: Annotated[int, Range(least=0, note="0 unrolls all layers")] = 0
     remat: Literal["none", "dots", "full"] = "none"
 
@@ -97,6 +103,7 @@ PRESETS: dict[str, Architecture] = {
     "tiny": Architecture(d_model=128, heads=4, d_ff=512, encoder_layers=2, decoder_layers=2),
     "small": Architecture(),
     "base": Architecture(d_model=512, heads=8, d_ff=2048, encoder_layers=6, decoder_layers=6),
+    "fast": Architecture(d_model=512, heads=8, d_ff=2048, encoder_layers=12, decoder_layers=1),
     "big": Architecture(
         d_model=1024, heads=16, d_ff=4096, encoder_layers=6, decoder_layers=6, dropout=0.3
     ),
@@ -106,6 +113,8 @@ PRESETS: dict[str, Architecture] = {
     ),
 }  # fmt: skip
 """base and big are the two of Vaswani 2017, table 3; tiny and small are for one CPU.
+fast is base with the decoder's work moved into the encoder, which sees a sentence once and not once
+a token (Kasai 2021, deep encoder and shallow decoder).
 
 xxl has the sizes of mT5-XXL and T5 1.1 XXL (Xue 2021), with rotary positions in place of their
 relative biases and SwiGLU of their gated GELU: 10.9 billion parameters besides the tables. Of base,

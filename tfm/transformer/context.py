@@ -30,7 +30,7 @@ class AttentionContext(NamedTuple):
       rotate: the rotation of the position scheme, of queries or keys [B,N,T,H].
       kernel: what computes softmax attention.
       keep_scores: whether to return scores and weights, which costs their memory and time.
-      step: of a step: how many steps were taken before.
+      slot: of a step: where it is written in the KV cache, in steps.
       parents: [B,R] of a step: which hypothesis of the step before each one continues.
     """
 
@@ -43,7 +43,7 @@ class AttentionContext(NamedTuple):
     rotate: Rotation | None = None
     kernel: Kernel = "xla"
     keep_scores: bool = False
-    step: jax.Array | None = None
+    slot: jax.Array | None = None
     parents: jax.Array | None = None
 
 
@@ -132,8 +132,9 @@ def step_context(
     side_params: Tree,
     arch: Architecture,
     mask: jax.Array,
-    key_positions_S: jax.Array,
-    step: jax.Array,
+    distances_S: jax.Array,
+    step_B: jax.Array,
+    slot: jax.Array,
     parents_BR: jax.Array,
 ) -> AttentionContext:
     """Self-attention of a decoding step: R hypotheses at one position attend to a KV cache.
@@ -141,19 +142,20 @@ def step_context(
     Args:
       side_params: parameters of the decoder.
       mask: [B,1,R,S], which slots of the cache each hypothesis descends from.
-      key_positions_S: the position of every slot of the cache.
-      step: how many steps were taken before, which is the position of the newest tokens.
+      distances_S: the position of every slot of the cache, less that of the newest tokens.
+      step_B: how many steps a sentence took before, which is the position of its newest tokens.
+      slot: where the step is written in the cache, in steps.
       parents_BR: which hypothesis of the step before each one continues.
     """
     check = arguments.check_call("step_context", arch=arch)
-    check.ints(parents_BR=parents_BR, key_positions_S=key_positions_S)
-    check.ints("", step=step)
+    check.ints(parents_BR=parents_BR, distances_S=distances_S, step_B=step_B)
+    check.ints("", slot=slot)
     check.sizes["N"] = 1, "all heads"
     check.bools("BNRS", mask=mask)
     check.within(check.size("R"), "the hypotheses", parents_BR=parents_BR)
     arguments.check_shared(check, side_params, arch, "side_params")
-    positions_BR = jnp.broadcast_to(step, parents_BR.shape)
-    distances = positions.from_one_position(key_positions_S, step)
+    positions_B1 = step_B[:, None]
+    distances = positions.from_one_position(distances_S, jnp.zeros((), jnp.int32))
     if arch.attention == "local":
         mask = mask & (distances.values_M >= -arch.window)[None, None, None]
     return AttentionContext(
@@ -161,9 +163,9 @@ def step_context(
         mask=mask,
         causal=True,
         distances=distances,
-        bias=_bias(side_params, arch, distances, positions_BR[:1, :1], bidirectional=False),
-        rotate=arch.positions.rotation(positions_BR),
-        step=step,
+        bias=_bias(side_params, arch, distances, positions_B1, bidirectional=False),
+        rotate=arch.positions.rotation(positions_B1),
+        slot=slot,
         parents=parents_BR,
     )
 

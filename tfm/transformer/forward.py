@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from tfm import attention, embeddings, layers
 from tfm.params import Tree
+from tfm.quantize import Weight
 from tfm.sharding import NO_MESH, Layout
 from tfm.transformer import arguments
 from tfm.transformer.batch import Batch
@@ -229,10 +230,10 @@ def _decode(
     return final_norm(decoder, x_BTD), kept, input_BTD
 
 
-def output_table(params: Tree, arch: Architecture) -> jax.Array:
+def output_table(params: Tree, arch: Architecture) -> Weight:
     """The table [V,D] that scores the decoder's output, tied or not."""
     arguments.check_table(arguments.check_call("output_table", arch=arch), params, arch, 2)
-    return params["tables"][table_names(arch)[2]]
+    return params["output"] if "output" in params else params["tables"][table_names(arch)[2]]
 
 
 def embed_tokens(
@@ -248,11 +249,14 @@ def embed_tokens(
 
     Args:
       side: "encoder" or "decoder".
+      positions_BT: or [B,1], if all tokens of a row have one position.
     """
     check = arguments.check_call("embed_tokens", arch=arch, execution=execution, layout=layout)
     check.choice(get_args(Side), side=side)
     arguments.check_tokens(check, arch, side, tokens_BT=tokens_BT)
-    check.ints("BS" if side == "encoder" else "BT", positions_BT=positions_BT)
+    shape = getattr(positions_BT, "shape", ())
+    length = "1" if shape[1:] == (1,) else "S" if side == "encoder" else "T"
+    check.ints(f"B{length}", positions_BT=positions_BT)
     arguments.check_table(check, params, arch, get_args(Side).index(side))
     arguments.check_shared(check, params.get(side), arch, f"params[{side!r}]")
     table_VD = params["tables"][table_names(arch)[("encoder", "decoder").index(side)]]
@@ -271,17 +275,24 @@ def _embed(
     """The rows of tokens [B,T,D]; every device looks its tokens up in its shard of the vocabulary.
 
     The table's width is gathered before, and its gradient is reduce-scattered after. Left to itself
-    XLA sums the gradient of the whole table on every device.
+    XLA sums the gradient of the whole table on every device. Where all devices that share the width
+    have the same tokens, as in inference, what they look up is gathered instead.
     """
+    tokens_shared = not set(layout.mesh_axes("embed")) & set(layout.mesh_axes("batch"))
 
     def body(tokens_BT: jax.Array, table_VD: jax.Array) -> tuple[jax.Array]:
-        table_VD = layout.all_gather(table_VD, 1, "embed")
+        if not tokens_shared:
+            table_VD = layout.all_gather(table_VD, 1, "embed")
+        x_BTD = look_up(tokens_BT, table_VD)
+        return (layout.all_gather(x_BTD, 2, "embed") if tokens_shared else x_BTD,)
+
+    def look_up(tokens_BT: jax.Array, table_VD: jax.Array) -> jax.Array:
         if not layout.mesh_axes("vocab"):
-            return (embeddings.embed(tokens_BT, table_VD, execution.lookup),)
+            return embeddings.embed(tokens_BT, table_VD, execution.lookup)
         ids_BT = tokens_BT - layout.axis_offset("vocab", table_VD.shape[0])
         own_BT = (ids_BT >= 0) & (ids_BT < table_VD.shape[0])
         x_BTD = embeddings.embed(jnp.where(own_BT, ids_BT, 0), table_VD, execution.lookup)
-        return (layout.psum(jnp.where(own_BT[..., None], x_BTD, 0), "vocab"),)
+        return layout.psum(jnp.where(own_BT[..., None], x_BTD, 0), "vocab")
 
     tokens = ("batch", "length")
     run = layout.shard_map(body, (tokens, ("vocab", "embed")), ((*tokens, None),))

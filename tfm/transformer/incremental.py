@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from tfm import attention, embeddings, masks
 from tfm.attention import linear
 from tfm.params import Tree, unstack
+from tfm.quantize import Int8, Weight, int8
 from tfm.shapes import Check
+from tfm.sharding import NO_MESH, Layout
 from tfm.transformer import arguments
 from tfm.transformer.cache import (
     Cache,
@@ -19,7 +21,7 @@ from tfm.transformer.cache import (
     empty_cache,
     to_cache,
 )
-from tfm.transformer.config import Architecture, Execution, compute_dtype
+from tfm.transformer.config import Architecture, Execution, compute_dtype, table_names
 from tfm.transformer.context import cached_cross_context, step_context
 from tfm.transformer.forward import embed_tokens, output_table
 from tfm.transformer.layer import final_norm, layer
@@ -31,19 +33,67 @@ def inference_params(params: Tree, arch: Architecture, execution: Execution = Ex
     """The parameters as inference reads them: in the compute dtype, decoder layers as a list.
 
     Made once, when a model is loaded; ``encode``, ``decode`` and ``decode_step`` take them, and the
-    float32 parameters they came from need not stay in memory.
+    float32 parameters they came from need not stay in memory. If ``execution.weights`` names a kind
+    of its own for the weights of products, those of the layers are of that kind, and "output" is
+    the output table in it, apart from a table that embeds tokens.
     """
     check = arguments.check_call("inference_params", arch=arch, execution=execution)
     for side in get_args(Side):
         arguments.check_side(check, params, arch, side)
     arguments.check_table(check, params, arch, 2)
     dtype = compute_dtype(execution)
-    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    cast = lambda x: x if isinstance(x, Int8) else jnp.asarray(x, dtype)  # noqa: E731
+    params = jax.tree.map(cast, params, is_leaf=lambda x: isinstance(x, Int8))
     decoder = params["decoder"]
-    if isinstance(decoder["layers"], list):
+    if not isinstance(decoder["layers"], list):
+        layers = unstack(decoder["layers"], arch.decoder_layers)
+        params = params | {"decoder": decoder | {"layers": layers}}
+    if execution.weights == "auto" or "output" in params:
         return params
-    layers = unstack(decoder["layers"], arch.decoder_layers)
-    return params | {"decoder": decoder | {"layers": layers}}
+    return _with_weights(params, arch, execution.weights)
+
+
+def inference_layout(layout: Layout) -> Layout:
+    """The layout of a search on the mesh of a training layout.
+
+    Weights stay where they are. Sentences are sharded over mesh.data alone: where the weights are
+    sharded over mesh.fsdp, a step then moves its few activations between devices, not the weights
+    (Pope 2022, §3.2.2). A step has no length to shard over mesh.sequence.
+    """
+    arguments.check_call("inference_layout", layout=layout)
+    changed = {"batch": ("data",), "length": ()}
+    rules = tuple((name, changed.get(name, axes)) for name, axes in layout.rules)
+    return dataclasses.replace(layout, rules=rules)
+
+
+def _with_weights(params: Tree, arch: Architecture, kind: Literal["bfloat16", "int8"]) -> Tree:
+    """With the weights of products in another kind, prepared from those in the compute dtype."""
+
+    def convert(path: tuple, x: jax.Array) -> Weight:
+        names = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
+        inputs = _PRODUCTS.get("/".join(names[-2:])) if "relative" not in names else None
+        return x if inputs is None else _of_kind(x, inputs, kind)
+
+    def converted(side: Tree) -> Tree:
+        return side | {"layers": jax.tree_util.tree_map_with_path(convert, side["layers"])}
+
+    tables, (source, target, output) = params["tables"], table_names(arch)
+    table_VD = tables[output]
+    if output not in (source, target):
+        tables = {name: tables[name] for name in (source, target)}
+    sides = {side: converted(params[side]) for side in get_args(Side)}
+    return params | sides | {"tables": tables, "output": _of_kind(table_VD, (-1,), kind)}
+
+
+# The weights of products in a layer, with the axes that they sum over; perhaps stacked.
+_PRODUCTS = {
+    "q/w": (-3,), "k/w": (-3,), "v/w": (-3,), "out/w": (-3, -2),
+    "ff/up": (-2,), "ff/gate": (-2,), "ff/down": (-2,),
+}  # fmt: skip
+
+
+def _of_kind(x: jax.Array, inputs: tuple[int, ...], kind: Literal["bfloat16", "int8"]) -> Weight:
+    return int8(x, inputs) if kind == "int8" else x.astype(jnp.bfloat16)
 
 
 def init_cache(
@@ -54,17 +104,19 @@ def init_cache(
     *,
     hypotheses: int,
     max_length: int,
+    layout: Layout = NO_MESH,
 ) -> Cache:
     """An empty cache over an encoded source.
 
     Args:
       params: from ``inference_params``.
       segments_BS: 0 = padding.
+      layout: the mesh that sentences and heads are sharded over, if any.
 
     Raises:
       ValueError: more steps than the position scheme has positions.
     """
-    check = arguments.check_call("init_cache", arch=arch)
+    check = arguments.check_call("init_cache", arch=arch, layout=layout)
     check.floats(memory_BSD=memory_BSD)
     check.ints(segments_BS=segments_BS)
     check.counts(hypotheses=hypotheses, max_length=max_length)
@@ -81,13 +133,18 @@ def init_cache(
         own: LayerCache = linear.empty_state(B, K, hypotheses, H)
     else:
         own = empty_cache(B, K, H, hypotheses, max_length, memory_BSD.dtype)
-    cross = (attention.keys_values(p["cross"], memory_BSD) for p in layers)
+    constrain = lambda cache: jax.tree.map(  # noqa: E731
+        lambda x: layout.constrain(x, "batch", "kv_heads", *[None] * (x.ndim - 2)), cache
+    )
+    cross = tuple(to_cache(attention.keys_values(p["cross"], memory_BSD)) for p in layers)
     return Cache(
-        self_attention=(own,) * arch.decoder_layers,
-        cross_attention=tuple(map(to_cache, cross)),
+        self_attention=(constrain(own),) * arch.decoder_layers,
+        # XLA would move the transposition of keys and values into the loop of a search.
+        cross_attention=jax.lax.optimization_barrier(constrain(cross)),
         cross_mask=masks.padding(segments_BS),
         ancestors=jnp.zeros((B, hypotheses, max_length), jnp.int32),
-        step=jnp.zeros((), jnp.int32),
+        step=jnp.zeros(B, jnp.int32),
+        cursor=jnp.zeros((), jnp.int32),
     )
 
 
@@ -100,6 +157,7 @@ def decode_step(
     parents_BR: jax.Array,
     *,
     execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
     return_attention: Literal[False] = False,
 ) -> tuple[jax.Array, Cache]: ...
 
@@ -113,6 +171,7 @@ def decode_step(
     parents_BR: jax.Array,
     *,
     execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
     return_attention: Literal[True],
 ) -> tuple[jax.Array, Cache, jax.Array]: ...
 
@@ -125,6 +184,7 @@ def decode_step(
     parents_BR: jax.Array,
     *,
     execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
     return_attention: bool = False,
 ) -> tuple[jax.Array, Cache] | tuple[jax.Array, Cache, jax.Array]:
     """One token further for every hypothesis: the same numbers as ``decode`` at that position.
@@ -133,42 +193,49 @@ def decode_step(
       params: from ``inference_params``.
       tokens_BR: the newest token of each hypothesis.
       parents_BR: which hypothesis of the step before each one continues.
+      layout: the mesh that activations are sharded over, if any; see ``inference_layout``.
       return_attention: also return what each hypothesis attends to in the source.
 
     Returns:
       Logits [B,R,V] float32 of the next token, and the cache; with ``return_attention`` also the
       weights of cross-attention, [B,R,S], the mean over all heads and layers.
     """
-    check = arguments.check_call("decode_step", arch=arch, execution=execution)
+    check = arguments.check_call("decode_step", arch=arch, execution=execution, layout=layout)
     _check_step(check, arch, cache, tokens_BR, parents_BR)
     _check_decoder(check, params, arch)
     arguments.check_table(check, params, arch, 2)
     B, R = tokens_BR.shape
     T = cache.ancestors.shape[2]
+    slot = cache.cursor % T
     own_R = jnp.broadcast_to(jnp.arange(R, dtype=jnp.int32)[:, None], (B, R, 1))
     ancestors_BRT = jnp.take_along_axis(cache.ancestors, parents_BR[:, :, None], axis=1)
-    ancestors_BRT = jax.lax.dynamic_update_slice_in_dim(ancestors_BRT, own_R, cache.step, axis=2)
+    ancestors_BRT = jax.lax.dynamic_update_slice_in_dim(ancestors_BRT, own_R, slot, axis=2)
     descends_BRTR = ancestors_BRT[..., None] == jnp.arange(R)[None, None, None, :]
-    written_T = jnp.arange(T) <= cache.step
-    mask = (descends_BRTR & written_T[None, None, :, None]).reshape(B, 1, R, T * R)
+    age_T = (slot - jnp.arange(T, dtype=jnp.int32)) % T
+    written_BT = age_T[None] <= cache.step[:, None]
+    mask = (descends_BRTR & written_BT[:, None, :, None]).reshape(B, 1, R, T * R)
 
-    decoder, positions_BR = params["decoder"], jnp.broadcast_to(cache.step, (B, R))
-    x_BRD = embed_tokens(params, arch, "decoder", tokens_BR, positions_BR, execution)
-    key_positions = jnp.arange(T * R) // R
-    context = step_context(decoder, arch, mask, key_positions, cache.step, parents_BR)
+    decoder, step_B = params["decoder"], cache.step
+    x_BRD = embed_tokens(params, arch, "decoder", tokens_BR, step_B[:, None], execution, layout)
+    context = step_context(decoder, arch, mask, jnp.repeat(-age_T, R), step_B, slot, parents_BR)
     cross_context = cached_cross_context(cache.cross_mask)
     layer_caches, weights = [], []
     for p, own, cross in zip(
         decoder["layers"], cache.self_attention, cache.cross_attention, strict=True
     ):
         cross_kv = cached_keys_values(cross)
-        output = layer(p, x_BRD, arch, context, cross_kv, cross_context, cache=own)
+        output = layer(p, x_BRD, arch, context, cross_kv, cross_context, cache=own, layout=layout)
         x_BRD = output.x
         layer_caches.append(output.self_attention.cache)
         weights.append(output.cross_attention.weights)
     logits_BRV = embeddings.logits(final_norm(decoder, x_BRD), output_table(params, arch))
+    logits_BRV = layout.constrain(logits_BRV, "batch", None, None)
     cache = dataclasses.replace(
-        cache, self_attention=tuple(layer_caches), ancestors=ancestors_BRT, step=cache.step + 1
+        cache,
+        self_attention=tuple(layer_caches),
+        ancestors=ancestors_BRT,
+        step=cache.step + 1,
+        cursor=cache.cursor + 1,
     )
     if return_attention:
         return logits_BRV, cache, jnp.stack(weights).mean(axis=(0, 2))
@@ -190,7 +257,8 @@ def _check_step(
     check.instance(Cache, cache=cache)
     check.ints(**{"cache.ancestors_BRT": cache.ancestors})
     check.ints(tokens_BR=tokens_BR, parents_BR=parents_BR)
-    check.ints("", **{"cache.step": cache.step})
+    check.ints("B", **{"cache.step": cache.step})
+    check.ints("", **{"cache.cursor": cache.cursor})
     check.within(arch.target_vocab, "the ids of arch.target_vocab", tokens_BR=tokens_BR)
     check.within(check.size("R"), "the hypotheses", parents_BR=parents_BR)
     for name in ("self_attention", "cross_attention"):
@@ -198,7 +266,7 @@ def _check_step(
     check.sizes["N"] = check.sizes["Q"] = 1, "all heads and queries"
     check.bools("BNQS", **{"cache.cross_mask": cache.cross_mask})
     step, most = known_values(cache.step), check.size("T")
-    if step is not None and step >= most:
+    if step is not None and step.size and step.max() >= most:
         raise check.error(f"cache has room for {most} steps, and all are taken: make a longer one")
 
 

@@ -20,9 +20,19 @@ def length(pieces: int, limit: int) -> int:
     return min(limit, between if power > 16 and pieces <= between else power)
 
 
-def count(sentences: int, batch_size: int) -> int:
-    """The padded number of sentences: 1, 4, 16, ... or a whole batch."""
-    return min(batch_size, 4 ** math.ceil(math.log(sentences, 4))) if sentences > 1 else 1
+def lengths(limit: int) -> list[int]:
+    """All padded lengths of sentences up to the model's limit, shortest first."""
+    return sorted({length(pieces, limit) for pieces in range(1, limit + 1)})
+
+
+def count(sentences: int, batch_size: int, shards: int = 1) -> int:
+    """The padded number of sentences: 1, 4, 16, ... or a whole batch.
+
+    Args:
+      shards: of the batch over devices; the number is a multiple of them.
+    """
+    padded = min(batch_size, 4 ** math.ceil(math.log(sentences, 4))) if sentences > 1 else 1
+    return -(-padded // shards) * shards
 
 
 def group(sizes: Sequence[Any], batch_size: int) -> list[tuple[Any, list[int]]]:

@@ -5,12 +5,14 @@ import logging
 from os import PathLike
 from typing import Annotated
 
-from tfm import checkpoint, config, params, ranges, transformer
+from tfm import checkpoint, config, params, ranges, sharding, transformer
 from tfm.config import SENTENCE_LENGTH
 from tfm.data import tokenizer
 from tfm.params import Tree
 from tfm.positions.rotary import SCALING
 from tfm.run_folder import RunFolder
+from tfm.sharding import NO_MESH, Layout, Mesh
+from tfm.transformer.config import Weights
 from tfm.translator.translator import Translator
 
 _log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ def load(
     source_length: int | None = None,
     target_length: int | None = None,
     rotary_scaling: float | None = None,
+    weights: Weights | None = None,
+    mesh: Mesh | None = None,
 ) -> Translator:
     """Opens the folder of a run: the best weights so far, else those of the newest checkpoint.
 
@@ -28,6 +32,10 @@ def load(
       source_length, target_length: the most tokens it takes of a source to translate, and of a
         target to score or inspect, in place of the run's own.
       rotary_scaling: of rotary positions, in place of the run's own.
+      weights: of matrix products, ``execution.weights``, in place of the run's own.
+      mesh: of devices to translate on, such as ``Mesh(data=-1)`` for sentences shared out over all
+        of them, or ``Mesh(data=1, fsdp=-1)`` for a model that is too large for one; the first
+        device by default.
 
     Raises:
       FileNotFoundError: no run there, or nothing saved yet.
@@ -40,6 +48,10 @@ def load(
     experiment = config.read(folder.config)
     try:
         experiment = with_lengths(experiment, source_length, target_length, rotary_scaling)
+        if weights is not None:
+            execution = dataclasses.replace(experiment.execution, weights=weights)
+            experiment = dataclasses.replace(experiment, execution=execution)
+            ranges.check(execution, "execution")
         expected = params.abstract(transformer.declare(experiment.model))
     except ValueError as error:
         raise ValueError(f"model {folder}: {error}") from error
@@ -51,9 +63,10 @@ def load(
             f"model {folder}: its tokenizers have {source.size} and {target.size} pieces, but its "
             f"weights are for {sizes[0]} and {sizes[1]}: put back the tokenizers of the run"
         )
-    update, weights = _weights(folder, expected)
+    update, trained = _weights(folder, expected)
     _log.info("model %s: weights of update %d", folder, update)
-    return Translator(experiment, weights, source, target)
+    layout = NO_MESH if mesh is None else Layout(sharding.make(mesh))
+    return Translator(experiment, trained, source, target, layout)
 
 
 def _weights(folder: RunFolder, expected: Tree) -> tuple[int, Tree]:

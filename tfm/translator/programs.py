@@ -17,6 +17,7 @@ from tfm.decoding import Attended, Constraints, Decode, Hypotheses, Step
 from tfm.decoding.constraints import NONE
 from tfm.decoding.ensemble import average, ensemble
 from tfm.params import Tree
+from tfm.sharding import NO_MESH, Layout
 from tfm.transformer import Architecture, Execution
 
 Models = Architecture | tuple[Architecture, ...]
@@ -51,6 +52,7 @@ def start(
     arch: Models,
     decode: Decode,
     execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
 ) -> Any:
     """Encodes sources and gives the state that the strategy of ``decode`` starts from.
 
@@ -59,6 +61,8 @@ def start(
       source_BS: ids, 0 at padding.
       seeds_B: uint32, one for each sentence, for a strategy that draws at random.
       constraints: what each translation must hold, must not hold, and begins with.
+      layout: the mesh that weights and sentences are sharded over, if any; see
+        ``transformer.inference_layout``.
     """
     S = source_BS.shape[1]
     max_length = max_target_tokens(arch, decode, S)
@@ -67,7 +71,7 @@ def start(
     limits_B = jnp.where(lengths_B > 0, jnp.clip(limits_B, 1, max_length), 1).astype(jnp.int32)
 
     states = tuple(
-        _model_state(own, one, source_BS, decode, max_length, execution)
+        _model_state(own, one, source_BS, decode, max_length, execution, layout)
         for own, one in _members(params, arch)
     )
     state = states[0]
@@ -96,17 +100,24 @@ def _model_state(
     decode: Decode,
     max_length: int,
     execution: Execution,
+    layout: Layout,
 ) -> Any:
     """The state of one model before the first token: its encoded source and an empty cache."""
     B, S = source_BS.shape
     segments_BS = (source_BS != 0).astype(jnp.int32)
     positions_BS = jnp.broadcast_to(jnp.arange(S), source_BS.shape)
     memory_BSD = transformer.encode(
-        params, arch, source_BS, segments_BS, positions_BS, execution=execution
+        params, arch, source_BS, segments_BS, positions_BS, execution=execution, layout=layout
     )
     R = decode.hypotheses
     cache = transformer.init_cache(
-        params, arch, memory_BSD, segments_BS, hypotheses=R, max_length=max_length
+        params,
+        arch,
+        memory_BSD,
+        segments_BS,
+        hypotheses=R,
+        max_length=max_length,
+        layout=layout,
     )
     if not decode.coverage_penalty:
         return cache
@@ -120,9 +131,10 @@ def advance(
     arch: Models,
     decode: Decode,
     execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
 ) -> Any:
     """The state of a search after one more token for every sentence."""
-    step = _step(params, arch, decode, execution)
+    step = _step(params, arch, decode, execution, layout)
     return decoding.STRATEGIES[decode.search].advance(step, state, decode, bos=BOS, eos=EOS)
 
 
@@ -135,17 +147,29 @@ def search(
     arch: Models,
     decode: Decode,
     execution: Execution = Execution(),
+    layout: Layout = NO_MESH,
 ) -> Hypotheses:
     """Source ids [B,S], 0 at padding → hypotheses; arguments as of ``start``."""
     state = start(
-        params, source_BS, seeds_B, constraints, arch=arch, decode=decode, execution=execution
+        params,
+        source_BS,
+        seeds_B,
+        constraints,
+        arch=arch,
+        decode=decode,
+        execution=execution,
+        layout=layout,
     )
-    return decoding.run(_step(params, arch, decode, execution), state, decode, bos=BOS, eos=EOS)
+    return decoding.run(
+        _step(params, arch, decode, execution, layout), state, decode, bos=BOS, eos=EOS
+    )
 
 
-def _step(params: Any, arch: Models, decode: Decode, execution: Execution) -> Step:
+def _step(params: Any, arch: Models, decode: Decode, execution: Execution, layout: Layout) -> Step:
     """The model as search sees it: padding and beginning of sentence are never written."""
-    steps = [functools.partial(_model_step, *one, execution) for one in _members(params, arch)]
+    steps = [
+        functools.partial(_model_step, *one, execution, layout) for one in _members(params, arch)
+    ]
     step = ensemble(steps, decode.ensemble_average) if isinstance(arch, tuple) else steps[0]
     return decoding.without(step, (PAD, BOS) if decode.unk else (PAD, UNK, BOS))
 
@@ -154,12 +178,15 @@ def _model_step(
     params: Tree,
     arch: Architecture,
     execution: Execution,
+    layout: Layout,
     tokens_BR: jax.Array,
     parents_BR: jax.Array,
     state: Any,
 ) -> tuple[jax.Array, jax.Array, Any]:
     """The ``Step`` of one model; ``Attended`` goes on as such."""
-    step = functools.partial(transformer.decode_step, params, arch, execution=execution)
+    step = functools.partial(
+        transformer.decode_step, params, arch, execution=execution, layout=layout
+    )
     if isinstance(state, Attended):
         logits_BRV, cache, attention_BRS = step(
             state.state, tokens_BR, parents_BR, return_attention=True

@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
+import inspect
 import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,14 @@ import numpy as np
 from tfm import config, decoding, memory, ranges, signals, transformer
 from tfm.data.languages import language
 from tfm.data.tokenizer import Tokenizer, normalise
-from tfm.decoding import Decode
+from tfm.decoding import Decode, Hypotheses
 from tfm.params import Tree
+from tfm.sharding import NO_MESH, Layout
 from tfm.transformer import Execution
 from tfm.translator import (
     buckets,
     constrained,
+    engine,
     programs,
     rescoring,
     search_memory,
@@ -62,6 +65,7 @@ class Translator:
         here, so that any device and length will do.
       params: the weights as inference reads them; see ``transformer.inference_params``.
       source, target: tokenizers.
+      layout: the mesh that weights and sentences are sharded over, if any.
       compile_seconds: spent on compilation so far.
     """
 
@@ -71,16 +75,23 @@ class Translator:
         params: Tree | None,
         source: Tokenizer,
         target: Tokenizer,
+        layout: Layout = NO_MESH,
     ) -> None:
-        """Takes the weights as trained or for inference; None if ``with_params`` brings them."""
+        """Takes the weights as trained or for inference; None if ``with_params`` brings them.
+
+        Args:
+          layout: of training; the weights are sharded as it says, or stand on the host.
+        """
         trained = experiment.execution
         self.experiment, self.arch = experiment, experiment.model
         self.execution = Execution(
-            lookup=trained.lookup, dtype=trained.dtype, unroll=trained.unroll
+            lookup=trained.lookup,
+            dtype=trained.dtype,
+            weights=trained.weights,
+            unroll=trained.unroll,
         )
-        self.params = None
-        if params is not None:
-            self.params = transformer.inference_params(params, self.arch, self.execution)
+        self._trained_layout, self.layout = layout, transformer.inference_layout(layout)
+        self.params = None if params is None else self._prepare(params)
         self.source, self.target = source, target
         self.compile_seconds = 0.0
         self._compiled: dict[tuple, Callable] = {}
@@ -213,7 +224,7 @@ class Translator:
 
     def with_params(self, params: Tree) -> "Translator":
         """The same model with other weights; what is compiled is shared."""
-        other = Translator(self.experiment, params, self.source, self.target)
+        other = Translator(self.experiment, params, self.source, self.target, self._trained_layout)
         other._compiled, other._warned = self._compiled, self._warned
         other._fitting = self._fitting
         return other
@@ -232,10 +243,10 @@ class Translator:
 
     def search_shapes(self, decode: Decode) -> list[tuple[int, int]]:
         """All (padded sentences, padded tokens) that a search may have, the smallest first."""
-        limit = self.experiment.data.source_length
-        tokens = {buckets.length(n, limit) for n in range(1, limit + 1)}
-        sentences = {buckets.count(n, decode.batch_size) for n in range(1, decode.batch_size + 1)}
-        return [(B, S) for S in sorted(tokens) for B in sorted(sentences)]
+        size, shards = decode.batch_size, self.layout.axis_size("batch")
+        sentences = {buckets.count(n, size, shards) for n in range(1, size + 1)}
+        lengths = buckets.lengths(self.experiment.data.source_length)
+        return [(B, S) for S in lengths for B in sorted(sentences)]
 
     def compile_search(self, decode: Decode, sentences: int, source_tokens: int) -> None:
         """Compiles the search of one of ``search_shapes``, so that no later call has to.
@@ -244,9 +255,7 @@ class Translator:
           ValueError: it does not fit into memory.
         """
         self.require_memory(decode, sentences, source_tokens)
-        arrays = [np.zeros((sentences, source_tokens), np.int32)]
-        if decode.search == "sample":
-            arrays.append(np.zeros(sentences, np.uint32))
+        arrays = map(self._put, self._no_sentences(decode, sentences, source_tokens))
         self._compile("search", programs.search, *arrays, decode=decode)
 
     def _search(
@@ -263,21 +272,17 @@ class Translator:
             self._require_room(constraints, texts, ids, decode)
         self._warn_of_last_position(max(map(len, ids), default=0), decode)
         result: list[list[Translation]] = [[]] * len(texts)
-        for B, S, batch in batches:
-            arrays: list[Any] = [buckets.pad([ids[i] for i in batch], B, S)]
+        for slots, S, batch in batches:
+            arrays = [buckets.pad([ids[i] for i in batch], len(batch), S)]
             if decode.search == "sample":
                 # From its own tokens alone, so that a sentence's draws depend on no neighbour.
                 arrays.append(np.array([zlib.crc32(row.tobytes()) for row in arrays[0]], np.uint32))
-            if constraints is not None:
-                own = text_constraints.stack([constraints[i] for i in batch], B, self._borders)
-                arrays = [arrays[0], arrays[1] if arrays[1:] else None, own]
-            run = self._compile("search", programs.search, *arrays, decode=decode)
-            found = zip(*map(np.asarray, run(self.params, *arrays)), strict=True)
-            for i, hypotheses in zip(batch, found, strict=False):
-                own_best = self._translations(texts[i], zip(*hypotheses, strict=True))
+            own = None if constraints is None else [constraints[i] for i in batch]
+            for i, hypotheses in self._found(arrays, slots, decode, own):
+                best = self._translations(texts[batch[i]], zip(*hypotheses, strict=True))
                 if decode.strategy == "mbr":
-                    own_best = rescoring.minimum_bayes_risk(own_best, decode, language_code)
-                result[i] = own_best[:n]
+                    best = rescoring.minimum_bayes_risk(best, decode, language_code)
+                result[batch[i]] = best[:n]
         lost = [t for t, best in zip(texts, result, strict=True) if best[0].log_prob == -math.inf]
         if lost:
             _log.warning(
@@ -289,6 +294,61 @@ class Translator:
             )
         return result
 
+    def _found(
+        self,
+        arrays: Sequence[np.ndarray],
+        slots: int,
+        decode: Decode,
+        constraints: Sequence[Encoded] | None = None,
+    ) -> Iterator[tuple[int, Hypotheses]]:
+        """The hypotheses of each row: all at once, or if they are more than the slots in turn."""
+        count = len(arrays[0])
+        if count > slots and constraints is None:
+            yield from self._engine(slots, decode).translate(arrays)
+            return
+        for start in range(0, count, slots):
+            chosen = range(start, min(start + slots, count))
+            given: list[Any] = [self._put(engine.rows(x, chosen, slots)) for x in arrays]
+            if constraints is not None:
+                own = [constraints[i] for i in chosen]
+                seeds = given[1] if given[1:] else None
+                given = [given[0], seeds, text_constraints.stack(own, slots, self._borders)]
+            run = self._compile("search", programs.search, *given, decode=decode)
+            found = Hypotheses(*map(np.asarray, run(self.params, *given)))
+            for row, i in enumerate(chosen):
+                yield i, Hypotheses(*(x[row] for x in found))
+
+    def warm_up(self, **decode: Any) -> None:
+        """Compiles what ``translate`` needs for texts of any length, many or few.
+
+        With a persistent cache of JAX, a process that finds the programs there compiles nothing.
+
+        Args:
+          decode: fields of ``config.Decode`` to override.
+        """
+        settings = self.decode_settings(**decode)
+        for B, S in self.search_shapes(settings):
+            self.compile_search(settings, B, S)
+        slots = max(B for B, _ in self.search_shapes(settings))
+        for S in buckets.lengths(self.experiment.data.source_length):
+            self._engine(slots, settings).warm_up(self._no_sentences(settings, 1, S))
+
+    def _no_sentences(self, decode: Decode, count: int, source_tokens: int) -> list[np.ndarray]:
+        """The arrays of a search, empty."""
+        arrays = [np.zeros((count, source_tokens), np.int32)]
+        return [*arrays, np.zeros(count, np.uint32)] if decode.search == "sample" else arrays
+
+    def _engine(self, slots: int, decode: Decode) -> engine.Engine:
+        """Continuous batching over so many slots."""
+        return engine.Engine(
+            self._compile,
+            self.params,
+            decode,
+            slots=slots,
+            multiple=self.layout.axis_size("batch"),
+            put=self._put,
+        )
+
     @functools.cached_property
     def _borders(self) -> tuple[np.ndarray, np.ndarray]:
         return text_constraints.word_borders(self.target)
@@ -296,15 +356,16 @@ class Translator:
     def _batches(
         self, texts: Sequence[str], decode: Decode
     ) -> tuple[list[tuple[int, int, list[int]]], list[list[int]]]:
-        """What is searched together, as (B, S, indices of texts), and the ids of all texts.
+        """What is searched together, as (slots, S, indices of texts), and the ids of all texts.
 
         Raises:
           ValueError: the largest of the batches does not fit into memory.
         """
         limit, batch_size = self.experiment.data.source_length, decode.batch_size
         ids = [buckets.crop(x, limit) for x in self.source.encode_batch(texts)]
-        groups = buckets.group([buckets.length(len(x), limit) for x in ids], batch_size)
-        batches = [(buckets.count(len(batch), batch_size), S, batch) for S, batch in groups]
+        groups = buckets.group([buckets.length(len(x), limit) for x in ids], max(1, len(ids)))
+        shards = self.layout.axis_size("batch")
+        batches = [(buckets.count(len(batch), batch_size, shards), S, batch) for S, batch in groups]
         for B, S in {(B, S) for B, S, _ in batches}:
             self.require_memory(decode, B, S)
         return batches, ids
@@ -348,25 +409,66 @@ class Translator:
                 asked,
             )
 
-    def _compile(self, name: str, program: Callable, *arrays: Any, **static: Any) -> Callable:
-        """A program of (params, *arrays) compiled for these shapes, once; logs how long it took."""
+    def _prepare(self, params: Tree) -> Tree:
+        """The weights as inference reads them, on the devices of the mesh."""
+        prepare = functools.partial(
+            transformer.inference_params, arch=self.arch, execution=self.execution
+        )
+        layout = self._trained_layout
+        if layout.mesh is None:
+            return prepare(params)
+        if all(isinstance(x, np.ndarray) for x in jax.tree.leaves(params)):
+            placed = layout.abstract_like(params, transformer.declare(self.arch))
+            params = jax.tree.map(_distribute, params, placed)
+        return jax.jit(prepare)(params)
+
+    def _put(self, x: np.ndarray) -> jax.Array | np.ndarray:
+        """An array of rows, which every process has, sharded over the mesh."""
+        if self.layout.mesh is None:
+            return x
+        names = ("batch", *[None] * (x.ndim - 1))
+        sharding = self.layout.sharding(names, x.shape)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    def _compile(
+        self,
+        name: str,
+        program: Callable,
+        *arrays: Any,
+        donate: int | tuple[()] = (),
+        **static: Any,
+    ) -> Callable:
+        """A program of (params, *arrays) compiled for these shapes, once; logs how long it took.
+
+        Args:
+          donate: the argument whose memory the result may take.
+        """
         shapes = [x.shape for x in jax.tree.leaves(arrays)]
         key = (name, jax.tree.structure(arrays), *shapes, *static.values())
         if key not in self._compiled:
             start = time.perf_counter()
-            f = functools.partial(program, arch=self.arch, execution=self.execution, **static)
-            lowered = jax.jit(f).lower(self.params, *arrays)
+            static |= {"arch": self.arch, "execution": self.execution, "layout": self.layout}
+            known = inspect.signature(program).parameters
+            f = functools.partial(program, **{k: v for k, v in static.items() if k in known})
+            lowered = jax.jit(f, donate_argnums=donate).lower(self.params, *arrays)
             self._compiled[key] = signals.interruptible(lowered.compile)
             seconds = time.perf_counter() - start
             self.compile_seconds += seconds
             _log.info(
                 "compiled %s for %s in %.1f s (shape %d)",
                 name,
-                " and ".join("x".join(map(str, shape)) for shape in shapes[:2]),
+                " and ".join(
+                    "x".join(map(str, x.shape)) for x in arrays if getattr(x, "shape", ())
+                ),
                 seconds,
                 len(self._compiled),
             )
         return self._compiled[key]
+
+
+def _distribute(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """An array of the host, which every process has, sharded over a mesh."""
+    return jax.make_array_from_callback(x.shape, like.sharding, lambda index: x[index])
 
 
 def _shortened(text: str) -> str:

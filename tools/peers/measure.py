@@ -33,7 +33,7 @@ class Side:
       run: does the work once and returns when the device has finished it; None in the description
         that is sent to the parent process.
       compile_seconds: spent before the first run at full speed.
-      tokens: target tokens per run; 0 for a plain matrix product.
+      tokens: target tokens, or what else the unit is, per run; 0 for a plain matrix product.
       flops: of the matrix products of a run.
       rate_of: the name of the side that runs plain matrix products in the same framework; "" for
         none.
@@ -98,7 +98,9 @@ def warm_up(run: Callable[[], Any]) -> float:
 Maker = Callable[[], Side]  # picklable, such as a functools.partial of a function in a module
 
 
-def compare(work: str, makers: Sequence[Maker], rounds: int, repeats: int) -> list[Row]:
+def compare(
+    work: str, makers: Sequence[Maker], rounds: int, repeats: int, unit: str = "target tok/s"
+) -> list[Row]:
     """Times the sides in turns, A B C A B C ..., so that a slow phase of the machine affects all.
 
     Each side has a process of its own, as in normal use: in one process two frameworks compete for
@@ -111,6 +113,7 @@ def compare(work: str, makers: Sequence[Maker], rounds: int, repeats: int) -> li
       makers: create the sides; the others are compared with the first.
       rounds: turns of each side.
       repeats: timed runs in a turn.
+      unit: of ``Side.tokens`` a second.
     """
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(own_process()) for _ in makers]
@@ -123,7 +126,7 @@ def compare(work: str, makers: Sequence[Maker], rounds: int, repeats: int) -> li
         for _ in range(rounds):
             for side, process in zip(sides, processes, strict=True):
                 times[side.name] += process.submit(_times, repeats).result()
-    return _rows(work, sides, times)
+    return [replace(row, unit=unit) for row in _rows(work, sides, times)]
 
 
 def own_process(*initializer: Any) -> ProcessPoolExecutor:

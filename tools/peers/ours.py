@@ -15,6 +15,7 @@ from tfm import config, params, sharding, transformer, translator
 from tfm.data.tokenizer import EOS
 from tfm.training import optimizer, step
 from tfm.transformer import Batch
+from tfm.transformer.config import Weights
 from tfm.translator import buckets
 
 MATRIX = "matrix product (jax)"
@@ -79,7 +80,7 @@ def training(shape: Shape, batch: Batch, inner_dropout: float) -> Side:
     )
 
 
-def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
+def decoding(shape: Shape, source_BS: np.ndarray, beam: int, kind: Weights = "auto") -> Side:
     """Encoding and beam search of exactly ``length`` tokens, padded as the translator pads.
 
     The eos row of the output table is set to zero: its logit of 0 is never among the best of the
@@ -96,9 +97,10 @@ def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
     output = transformer.table_names(arch)[2]
     weights["tables"][output] = weights["tables"][output].at[EOS].set(0.0)
     padded_BS = buckets.pad(source_BS.tolist(), len(source_BS), buckets.length(shape.length, 512))
-    weights = transformer.inference_params(weights, arch)
-    search = jax.jit(functools.partial(translator.search, arch=arch, decode=decode))
-    search, compile_seconds = _compile(search, weights, padded_BS)
+    execution = transformer.Execution(weights=kind)
+    weights = transformer.inference_params(weights, arch, execution)
+    search = functools.partial(translator.search, arch=arch, decode=decode, execution=execution)
+    search, compile_seconds = _compile(jax.jit(search), weights, padded_BS)
 
     def run() -> None:
         found = jax.block_until_ready(search(weights, padded_BS))
@@ -109,7 +111,8 @@ def decoding(shape: Shape, source_BS: np.ndarray, beam: int) -> Side:
 
     warm_up(run)
     tokens = shape.batch * shape.length
-    return Side("tfm", run, compile_seconds, tokens, decoding_flops(shape, beam), MATRIX)
+    name = "tfm" if kind == "auto" else f"tfm {kind}"
+    return Side(name, run, compile_seconds, tokens, decoding_flops(shape, beam), MATRIX)
 
 
 def matrix_product(m: int, k: int, n: int) -> Side:
