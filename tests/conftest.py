@@ -97,7 +97,9 @@ def untrained(letters, draw):
             model=arch,
             execution=transformer.Execution(**execution or {}),
             data=config.Data(**lengths | (data or {})),
-            decode=config.Decode(**{"beam_size": 2, "batch_size": 8} | (decode or {})),
+            decode=config.Decode(
+                **{"beam_size": 2, "batch_size": 8, "guard": "off"} | (decode or {})
+            ),
         )
         return Translator(experiment, draw(transformer.declare(arch), seed), letters, letters)
 

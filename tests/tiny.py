@@ -52,7 +52,7 @@ def config(folder, **changes):
         ),
         optimizer=Optimizer(learning_rate=1e-2, warmup=20),
         train=Train(stop="20u", log_every=5, validate_every=10, checkpoint_every=10),
-        decode=Decode(beam_size=2, batch_size=16),
+        decode=Decode(beam_size=2, batch_size=16, guard="off"),
         mesh=Mesh(data=1),
     )  # fmt: skip
     return change(experiment, **changes)

@@ -83,7 +83,9 @@ def test_log_probabilities_are_forced_scores(model, settings):
     seeds = np.arange(3, dtype=np.uint32)
     found = programs.search(model.params, source, seeds, decode=decode, **options)
     tokens = np.asarray(found.tokens).reshape(24, -1)
-    forced = programs.score(model.params, np.repeat(source, 8, axis=0), tokens, **options)
+    forced = programs.score(model.params, np.repeat(source, 8, axis=0), tokens, **options).sum(
+        axis=1
+    )
     assert not np.isin(
         tokens[np.arange(tokens.shape[1]) < np.ravel(found.lengths)[:, None]], (0, 1, 2)
     ).any()

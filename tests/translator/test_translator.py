@@ -100,7 +100,7 @@ def test_n_best_of_more_than_the_beam_is_refused(model):
 def test_a_translation_of_one_part_has_that_part(model):
     ((found,), (blank,)) = model.n_best(["  ab \t c ", " "], 1)
     assert found.parts == (("ab c", found.text),)  # as the tokenizer sees it
-    assert dataclasses.astuple(blank) == ("", 0.0, 0.0, ())
+    assert dataclasses.astuple(blank) == ("", 0.0, 0.0, (), (), "")
 
 
 def test_a_beam_of_one_is_greedy(model):
@@ -254,5 +254,5 @@ def test_tokenizers_of_another_run_are_noticed(tiny_run, tmp_path):
 
 
 def test_defaults_are_those_of_the_run(model):
-    assert model.experiment.decode == Decode(beam_size=2, batch_size=16)
+    assert model.experiment.decode == Decode(beam_size=2, batch_size=16, guard="off")
     assert model.source.size == model.arch.source_vocab

@@ -72,32 +72,32 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
       ValueError: reading meets a damaged gzip file.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield cast(BinaryIO, file)
+        with path.open("rb") as raw:  # perhaps of a bucket
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged gzip file ({error})") from error
 
 
-def lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path, keep_ends: bool = False) -> Iterator[bytes]:
     """Yields the lines of a file as bytes, split as in ``split``."""
     with open_binary(path) as file:
-        yield from split(file)
+        yield from split(file, keep_ends)
 
 
-def read(path: Path) -> Iterator[str]:
+def read(path: Path, keep_ends: bool = False) -> Iterator[str]:
     """Yields the lines of a UTF-8 file as text.
 
     Raises:
       ValueError: a line is not UTF-8; the message names file and line.
     """
-    yield from decode(lines(path), str(path))
+    yield from decode(lines(path, keep_ends), str(path))
 
 
-def split(file: BinaryIO) -> Iterator[bytes]:
-    r"""Yields lines, split at "\n" only, without byte order mark and final "\r"."""
+def split(file: BinaryIO, keep_ends: bool = False) -> Iterator[bytes]:
+    r"""Yields lines, split at "\n" only, without byte order mark and, by default, final "\r\n"."""
     first = file.readline().removeprefix(_BOM)
     for line in itertools.chain([first] if first else [], file):
-        yield line.removesuffix(b"\n").removesuffix(b"\r")
+        yield line if keep_ends else line.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def decode(lines: Iterable[bytes], name: str) -> Iterator[str]:

@@ -65,6 +65,8 @@ class Decode:
       max_length: at most so many tokens are written; 0 sets no limit but those that follow.
       max_length_factor: at most this times the number of source tokens are written ...
       max_length_offset: ... plus this.
+      guard: whether a translation that is empty, loops, runs away or is in the wrong script is
+        found and decoded again, or left as it is.
       batch_size: sentences translated together.
     """
 
@@ -95,6 +97,7 @@ class Decode:
     max_length: Annotated[int, Range(least=0, note="0 sets no limit")] = 0
     max_length_factor: Annotated[float, Range(least=0, most=1000)] = 2.0
     max_length_offset: Annotated[int, Range(least=0, most=1_000_000)] = 10
+    guard: Literal["on", "off"] = "on"
     batch_size: Annotated[int, Range(least=1)] = 64
 
     @property

@@ -42,7 +42,7 @@ class Validation:
           group: the processes that share the work.
         """
         self._group = group
-        self._search = {"strategy": "beam", "beam_size": experiment.train.dev_beam}
+        self._search = {"strategy": "beam", "beam_size": experiment.train.dev_beam, "guard": "off"}
         self._experiment, self._folder = experiment, RunFolder(folder)
         self._pairs, self._tokenizers = pairs, tokenizers
         self._scan = scanning.scan(pairs, tokenizers, experiment.data)

@@ -206,7 +206,7 @@ def score(
     kind: Any = "probability",
     execution: Execution = Execution(),
 ) -> jax.Array:
-    """Log-probabilities [B] of the targets, ids ending with eos and padded with 0.
+    """Log-probabilities [B,T] of the targets' tokens; ids end with eos, padding gets 0.
 
     Args:
       kind: how the log-probabilities of an ensemble are averaged.
@@ -228,6 +228,6 @@ def score(
             mean_TV, log_z_T = average(jnp.stack(list(map(jax.nn.log_softmax, logits))), kind)
             log_probs_TV = mean_TV - log_z_T[:, None]
         log_probs_T = jnp.take_along_axis(log_probs_TV, target_T[:, None], axis=1)[:, 0]
-        return jnp.where(target_T != 0, log_probs_T, 0.0).sum()
+        return jnp.where(target_T != 0, log_probs_T, 0.0)
 
     return jax.lax.map(sentence, (hidden, target_BT))  # one sentence's logits at a time

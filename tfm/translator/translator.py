@@ -8,7 +8,6 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 
 from tfm import config, decoding, memory, ranges, signals, transformer
 from tfm.data.languages import language
-from tfm.data.tokenizer import Tokenizer, normalise
+from tfm.data.tokenizer import EOS, Tokenizer, normalise
 from tfm.decoding import Decode, Hypotheses
 from tfm.params import Tree
 from tfm.sharding import NO_MESH, Layout
@@ -25,6 +24,7 @@ from tfm.translator import (
     buckets,
     constrained,
     engine,
+    guard,
     programs,
     rescoring,
     search_memory,
@@ -32,28 +32,9 @@ from tfm.translator import (
     text_constraints,
 )
 from tfm.translator.text_constraints import Encoded, ForText, TextConstraints
+from tfm.translator.translation import Translation, join
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Translation:
-    """One translation of a text.
-
-    Attributes:
-      text: the translation.
-      log_prob: its natural-log probability, end of sentence included; -inf if search found none.
-      score: what search ranks it by: ``log_prob`` after length normalisation.
-      parts: (source, translation) of each part that a text too long for the model was split into;
-        of any other text, the one pair.
-      unmet: required phrases that it lacks and forbidden ones that it has, if any were given.
-    """
-
-    text: str
-    log_prob: float
-    score: float
-    parts: tuple[tuple[str, str], ...] = ()
-    unmet: tuple[str, ...] = ()
 
 
 class Translator:
@@ -147,17 +128,30 @@ class Translator:
                     _shortened(text),
                 )
         flat = [part for own in parts for part in own]
-        if constraints is None:
-            found = iter(self._search(flat, n, settings))
-        else:
-            wishes = constrained.of_parts(constraints, texts, parts)
-            search = lambda some, encoded: self._search(some, n, settings, encoded)  # noqa: E731
-            found = iter(constrained.search(search, flat, wishes, self.target))
-        return [self.join([next(found) for _ in own]) for own in parts]
+        wishes = None if constraints is None else constrained.of_parts(constraints, texts, parts)
+
+        def search(chosen: Sequence[int], decode: Decode) -> list[list[Translation]]:
+            some = [flat[i] for i in chosen]
+            if wishes is None:
+                return self._search(some, n, decode)
+            return constrained.search(
+                lambda texts, encoded: self._search(texts, n, decode, encoded),
+                some,
+                [wishes[i] for i in chosen],
+                self.target,
+            )
+
+        found = search(range(len(flat)), settings)
+        if settings.guard == "on":
+            found = guard.mend(
+                flat, found, settings, search, self.source, self.target, self.experiment.data.target
+            )
+        rest = iter(found)
+        return [self.join([next(rest) for _ in own]) for own in parts]
 
     def join(self, parts: list[list[Translation]]) -> list[Translation]:
         """The n best translations of a text from those of its ``parts``; see ``n_best``."""
-        return _join(parts, language(self.experiment.data.target).joiner)
+        return join(parts, language(self.experiment.data.target).joiner)
 
     def decode_settings(self, **changes: Any) -> Decode:
         """The run's settings of search with some fields replaced.
@@ -193,6 +187,49 @@ class Translator:
         Raises:
           ValueError: the counts differ, or a text is longer than the model takes.
         """
+        source_ids, target_ids = self._pairs(sources, targets)
+        return [float(sum(scores)) for scores in self._token_scores(source_ids, target_ids)]
+
+    def token_scores(
+        self, sources: Sequence[str], targets: Sequence[str]
+    ) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+        """The pieces of each target, "</s>" the last, and the natural-log probability of each.
+
+        They add up to ``score``, whose errors are raised.
+        """
+        source_ids, target_ids = self._pairs(sources, targets)
+        scores = self._token_scores(source_ids, target_ids)
+        return [
+            (tuple(self.target.id_to_piece(ids)), own)
+            for ids, own in zip(target_ids, scores, strict=True)
+        ]
+
+    def translation_scores(
+        self, found: Sequence[Translation]
+    ) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+        """Of each translation, its pieces with "</s>" after each part, and their log-probabilities.
+
+        These are what the model gives the very tokens of the translation.
+        """
+        limit = self.experiment.data.source_length
+        sources = [buckets.crop(self.source.encode(s), limit) for t in found for s, _ in t.parts]
+        targets = [[*ids, EOS] for t in found for ids in t.tokens]
+        scored = iter(zip(targets, self._token_scores(sources, targets), strict=True))
+        result = []
+        for translation in found:
+            own = [next(scored) for _ in translation.tokens]
+            pieces = [piece for ids, _ in own for piece in self.target.id_to_piece(ids)]
+            result.append((tuple(pieces), tuple(x for _, scores in own for x in scores)))
+        return result
+
+    def pieces(self, translation: Translation) -> tuple[str, ...]:
+        """The pieces of a translation, end of sentence excluded."""
+        return tuple(self.target.id_to_piece(i for ids in translation.tokens for i in ids))
+
+    def _pairs(
+        self, sources: Sequence[str], targets: Sequence[str]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """The ids of both sides; raises as ``score`` says."""
         if len(sources) != len(targets):
             raise ValueError(f"score: {len(sources)} sources but {len(targets)} targets")
         data = self.experiment.data
@@ -205,11 +242,20 @@ class Translator:
                     f"{data.source_length} and {data.target_length}; load it with a longer "
                     "source_length or target_length"
                 )
+        return source_ids, target_ids
+
+    def _token_scores(
+        self, source_ids: Sequence[list[int]], target_ids: Sequence[list[int]]
+    ) -> list[tuple[float, ...]]:
+        """Natural-log probability of each token of the targets."""
+        data = self.experiment.data
+        longest = max([data.target_length, *map(len, target_ids)])
         sizes = [
-            (buckets.length(len(s), data.source_length), buckets.length(len(t), data.target_length))
+            (buckets.length(len(s), data.source_length), buckets.length(len(t), longest))
             for s, t in zip(source_ids, target_ids, strict=True)
         ]
-        result, batch_size = [0.0] * len(sources), self.experiment.decode.batch_size
+        result: list[tuple[float, ...]] = [()] * len(sizes)
+        batch_size = self.experiment.decode.batch_size
         average = self.experiment.decode.ensemble_average
         for (S, T), batch in buckets.group(sizes, batch_size):
             B = buckets.count(len(batch), batch_size)
@@ -218,8 +264,8 @@ class Translator:
                 buckets.pad([target_ids[i] for i in batch], B, T),
             )
             run = self._compile("score", programs.score, *arrays, kind=average)
-            for i, value in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
-                result[i] = float(value)
+            for i, scores_T in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
+                result[i] = tuple(scores_T[: len(target_ids[i])].tolist())
         return result
 
     def with_params(self, params: Tree) -> "Translator":
@@ -391,10 +437,12 @@ class Translator:
         found = []
         for tokens, length, log_prob, score in hypotheses:
             if length:
-                text = self.target.decode(tokens[:length])
-                found.append(Translation(text, float(log_prob), float(score), ((source, text),)))
+                ids = tuple(int(i) for i in tokens[:length] if i != EOS)
+                text = self.target.decode(ids)
+                pair = ((source, text),)
+                found.append(Translation(text, float(log_prob), float(score), pair, (ids,)))
         if not found:
-            found.append(Translation("", -math.inf, -math.inf, ((source, ""),)))
+            found.append(Translation("", -math.inf, -math.inf, ((source, ""),), ((),)))
         return found
 
     def _warn_of_last_position(self, tokens: int, decode: Decode) -> None:
@@ -443,6 +491,8 @@ class Translator:
         Args:
           donate: the argument whose memory the result may take.
         """
+        if "decode" in static:  # what the guard does is no part of a program
+            static["decode"] = dataclasses.replace(static["decode"], guard="off")
         shapes = [x.shape for x in jax.tree.leaves(arrays)]
         key = (name, jax.tree.structure(arrays), *shapes, *static.values())
         if key not in self._compiled:
@@ -474,21 +524,3 @@ def _distribute(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
 def _shortened(text: str) -> str:
     text = normalise(text)
     return text if len(text) <= 30 else text[:30] + " ..."
-
-
-def _join(parts: list[list[Translation]], joiner: str) -> list[Translation]:
-    """The k-th best of a text from the k-th bests of its parts."""
-    if not parts:
-        return [Translation("", 0.0, 0.0)]
-    if len(parts) == 1:
-        return parts[0]
-    return [
-        Translation(
-            joiner.join(part.text for part in parts_k),
-            sum(part.log_prob for part in parts_k),
-            sum(part.score for part in parts_k),
-            tuple(pair for part in parts_k for pair in part.parts),
-            tuple(phrase for part in parts_k for phrase in part.unmet),
-        )
-        for parts_k in zip(*parts, strict=False)
-    ]
