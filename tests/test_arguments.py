@@ -27,12 +27,18 @@ CALLS = [
     Call(
         layers.rms_norm, {"x": floats(B, D), "scale_D": floats(D), "epsilon": 1e-5}, {"x": "...D"}
     ),
-    Call(layers.norm, NORM | {"x": floats(B, D)}, NORM_LETTERS | {"x": "...D"}, accepts=NO_BIAS),
+    Call(
+        layers.norm, NORM | {"x": floats(B, D), "epsilon": 1e-4}, NORM_LETTERS | {"x": "...D"},
+        accepts=NO_BIAS,
+    ),
     Call(
         layers.dropout, {"x": floats(B, D), "rate": 0.1, "key": KEY}, {"x": "..."},
     ),
     Call(layers.split, {"key": KEY, "n": 3}),
-    Call(layers.feed_forward_params, {"d_model": D, "d_ff": F, "activation": "relu"}),
+    Call(layers.is_gated, {"activation": "relu"}),
+    Call(
+        layers.feed_forward_params, {"d_model": D, "d_ff": F, "activation": "relu", "bias": True},
+    ),
     Call(
         layers.feed_forward,
         {
@@ -43,18 +49,19 @@ CALLS = [
             "x_BTD": floats(B, T, D), "activation": "gelu", "dropout_rate": 0.1, "key": KEY,
         },
         {"params/up": "DF", "params/up_bias": "F", "params/down": "FD", "params/down_bias": "D"},
-        accepts=("params/down_bias/text", "params/down_bias/missing"),
+        accepts=[f"params/{x}_bias/{y}" for x in ("up", "down") for y in ("text", "missing")],
     ),
     Call(layers.deepnorm, {"encoder_layers": 6, "decoder_layers": 3}),
     Call(
-        layers.pre_norm, NORM | {"x_BTD": floats(B, T, D), "placement": "pre"}, NORM_LETTERS,
+        layers.pre_norm,
+        NORM | {"x_BTD": floats(B, T, D), "placement": "pre", "epsilon": 1e-4}, NORM_LETTERS,
         accepts=NO_BIAS,
     ),
     Call(
         layers.add_norm,
         NORM | {
             "x_BTD": floats(B, T, D), "y_BTD": floats(B, T, D), "placement": "deepnorm",
-            "alpha": 2.0, "dropout_rate": 0.1, "key": KEY,
+            "alpha": 2.0, "epsilon": 1e-4, "dropout_rate": 0.1, "key": KEY,
         },
         NORM_LETTERS, accepts=NO_BIAS,
     ),

@@ -70,7 +70,10 @@ def test_json_names_every_field_and_its_format_and_keeps_chinese_readable():
     for section in data:
         names = {f.name for f in dataclasses.fields(getattr(config.Config(), section))}
         assert set(data[section]) == names
-    assert data["model"]["positions"] == {"scheme": "sinusoidal", "max_wavelength": 10_000.0}
+    assert data["model"]["positions"] == {
+        "scheme": "sinusoidal", "max_wavelength": 10_000.0, "endpoint": False,
+        "interleaved": False, "offset": 0,
+    }  # fmt: skip
 
 
 def test_positions_may_be_written_as_text():

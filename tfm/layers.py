@@ -11,7 +11,7 @@ from tfm.shapes import Check
 from tfm.values import Values
 
 Norm = Literal["layer", "rms"]
-Activation = Literal["relu", "gelu", "swiglu"]
+Activation = Literal["relu", "gelu", "gelu_exact", "silu", "reglu", "geglu", "swiglu"]
 Placement = Literal["pre", "post", "deepnorm"]
 
 
@@ -50,14 +50,20 @@ def rms_norm(x: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Arr
     return (x32 * jax.lax.rsqrt(mean_square + epsilon) * like(scale_D, x32)).astype(x.dtype)
 
 
-def norm(params: Tree, x: jax.Array) -> jax.Array:
-    """LayerNorm if the parameters hold a bias, RMSNorm if not."""
+def norm(params: Tree, x: jax.Array, epsilon: float = 0.0) -> jax.Array:
+    """LayerNorm if the parameters hold a bias, RMSNorm if not.
+
+    Args:
+      epsilon: 0 takes that of ``layer_norm`` or ``rms_norm``.
+    """
     check = Check("norm")
     check.floats("...D", x=x)
     check.params(params, {"scale": "D", "bias?": "D"}, "norm_params")
+    check.not_negative(epsilon=epsilon)
+    given = {"epsilon": epsilon} if epsilon else {}
     if "bias" in params:
-        return layer_norm(x, params["scale"], params["bias"])
-    return rms_norm(x, params["scale"])
+        return layer_norm(x, params["scale"], params["bias"], **given)
+    return rms_norm(x, params["scale"], **given)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -128,21 +134,35 @@ def _is_array_of_keys(key: jax.Array) -> bool:
     return key.ndim > 0
 
 
-def feed_forward_params(d_model: int, d_ff: int, activation: Activation) -> Tree:
-    """Two matrices with biases; SwiGLU has a third, the gate, and as in its paper no biases."""
+_GATES = {"reglu": "relu", "geglu": "gelu", "swiglu": "silu"}  # the activation of the gate
+
+
+def is_gated(activation: Activation) -> bool:
+    """Whether the feed-forward has a gate (Shazeer 2020)."""
+    Values("is_gated").choice(get_args(Activation), activation=activation)
+    return activation in _GATES
+
+
+def feed_forward_params(
+    d_model: int, d_ff: int, activation: Activation, bias: bool | None = None
+) -> Tree:
+    """Two matrices; gated forms have a third, the gate.
+
+    Args:
+      bias: whether there are biases; ``None``: as in the papers, unless the form is gated.
+    """
     check = Values("feed_forward_params")
     check.counts(d_model=d_model, d_ff=d_ff)
     check.choice(get_args(Activation), activation=activation)
     up = Param((d_model, d_ff), ("embed", "mlp"), xavier())
     down = Param((d_ff, d_model), ("mlp", "embed"), xavier())
-    if activation == "swiglu":
-        return {"gate": up, "up": up, "down": down}
-    return {
-        "up": up,
-        "up_bias": Param((d_ff,), ("mlp",), zeros),
-        "down": down,
-        "down_bias": Param((d_model,), ("norm",), zeros),
-    }
+    gated = is_gated(activation)
+    tree = {"gate": up, "up": up, "down": down} if gated else {"up": up, "down": down}
+    if not gated if bias is None else bias:
+        inner = Param((d_ff,), ("mlp",), zeros)
+        tree |= {"up_bias": inner, "down_bias": Param((d_model,), ("norm",), zeros)}
+        tree |= {"gate_bias": inner} if gated else {}
+    return tree
 
 
 def feed_forward(
@@ -155,27 +175,39 @@ def feed_forward(
 ) -> jax.Array:
     """act(x W₁ + b₁) W₂ + b₂ at every position (Vaswani 2017, §3.3).
 
-    SwiGLU is (silu(x W_gate) · x W_up) W_down (Shazeer 2020, eq. 6). ``dropout_rate`` acts on the
-    activation, and needs a key. Returns [B,T,D].
+    ``gelu`` is the tanh form, ``gelu_exact`` the one of the error function (Hendrycks 2016). The
+    gated forms are (act(x W_gate) · x W_up) W_down (Shazeer 2020, eq. 6): ``swiglu`` with SiLU,
+    ``geglu`` with GELU's tanh form, ``reglu`` with ReLU. Biases are added where there are some.
+    ``dropout_rate`` acts on the activation, and needs a key. Returns [B,T,D].
     """
     check = Check("feed_forward")
     check.choice(get_args(Activation), activation=activation)
     check.floats(x_BTD=x_BTD)
-    gated = activation == "swiglu"
-    leaves = {"up": "DF", "down": "FD", "gate" if gated else "up_bias": "DF" if gated else "F"}
-    check.params(params, leaves | {"down_bias?": "D"}, "feed_forward_params")
+    gated = is_gated(activation)
+    leaves = {"up": "DF", "down": "FD"} | ({"gate": "DF", "gate_bias?": "F"} if gated else {})
+    biases = {"up_bias?": "F", "down_bias?": "D"}
+    check.params(params, leaves | biases, "feed_forward_params")
     check.dropout(dropout_rate, key, rows=x_BTD.shape[0])
-    up_BTF = project(x_BTD, params["up"])
-    if activation == "swiglu":
-        hidden_BTF = jax.nn.silu(project(x_BTD, params["gate"])) * up_BTF
+    up_BTF = _affine(params, "up", x_BTD)
+    if gated:
+        gate_BTF = _activate(_GATES[activation], _affine(params, "gate", x_BTD))
+        hidden_BTF = gate_BTF * up_BTF
     else:
-        act = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[activation]
-        hidden_BTF = act(up_BTF + like(params["up_bias"], up_BTF))
+        hidden_BTF = _activate(activation, up_BTF)
     hidden_BTF = dropout(hidden_BTF, dropout_rate, key)
-    out_BTD = project(hidden_BTF, params["down"])
-    if "down_bias" in params:
-        out_BTD += like(params["down_bias"], out_BTD)
-    return out_BTD
+    return _affine(params, "down", hidden_BTF)
+
+
+def _affine(params: Tree, name: str, x: jax.Array) -> jax.Array:
+    """x W + b; without b where there is none."""
+    y = project(x, params[name])
+    return y + like(params[f"{name}_bias"], y) if f"{name}_bias" in params else y
+
+
+def _activate(name: str, x: jax.Array) -> jax.Array:
+    if name == "gelu_exact":
+        return jax.nn.gelu(x, approximate=False)
+    return {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}[name](x)
 
 
 class DeepNorm(NamedTuple):
@@ -196,13 +228,20 @@ def deepnorm(encoder_layers: int, decoder_layers: int) -> dict[str, DeepNorm]:
     }
 
 
-def pre_norm(params: Tree, x_BTD: jax.Array, placement: Placement) -> jax.Array:
-    """The input of a sublayer: norm(x) if ``placement`` is pre, else x."""
+def pre_norm(
+    params: Tree, x_BTD: jax.Array, placement: Placement, epsilon: float = 0.0
+) -> jax.Array:
+    """The input of a sublayer: norm(x) if ``placement`` is pre, else x.
+
+    Args:
+      epsilon: of ``norm``.
+    """
     check = Check("pre_norm")
     check.floats(x_BTD=x_BTD)
     check.choice(get_args(Placement), placement=placement)
     check.params(params, {"scale": "D", "bias?": "D"}, "norm_params")
-    return norm(params, x_BTD) if placement == "pre" else x_BTD
+    check.not_negative(epsilon=epsilon)
+    return norm(params, x_BTD, epsilon) if placement == "pre" else x_BTD
 
 
 def add_norm(
@@ -212,6 +251,7 @@ def add_norm(
     placement: Placement,
     *,
     alpha: float = 1.0,
+    epsilon: float = 0.0,
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> jax.Array:
@@ -224,6 +264,7 @@ def add_norm(
     Args:
       params: of the sublayer's norm.
       alpha: of deepnorm.
+      epsilon: of ``norm``.
     """
     check = Check("add_norm")
     check.floats(x_BTD=x_BTD)
@@ -231,7 +272,8 @@ def add_norm(
     check.choice(get_args(Placement), placement=placement)
     check.params(params, {"scale": "D", "bias?": "D"}, "norm_params")
     check.positive(alpha=alpha)
+    check.not_negative(epsilon=epsilon)
     check.dropout(dropout_rate, key, rows=x_BTD.shape[0])
     shortcut_BTD = alpha * x_BTD if placement == "deepnorm" else x_BTD
     x_BTD = shortcut_BTD + dropout(y_BTD, dropout_rate, key)
-    return x_BTD if placement == "pre" else norm(params, x_BTD)
+    return x_BTD if placement == "pre" else norm(params, x_BTD, epsilon)

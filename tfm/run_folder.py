@@ -16,7 +16,8 @@ class RunFolder:
     ::
 
         config.json          the resolved experiment
-        tokenizers/          source.model and target.model, or joint.model
+        tokenizers/          source.model and target.model, or joint.model; of an imported model
+                             source.json and target.json, perhaps with .spm beside them
         checkpoints/STEP/    training state, to resume from
         best/NUMBER/         the weights with the best dev score, to translate with
         hypotheses/STEP.txt  translations of the dev set at each validation
@@ -63,6 +64,10 @@ class RunFolder:
     def tokenizer(self, side: Literal["source", "target", "joint"]) -> epath.Path:
         """The SentencePiece model of one language, or the one that both share."""
         return self.tokenizers / f"{side}.model"
+
+    def imported_tokenizer(self, side: Literal["source", "target", "joint"]) -> epath.Path:
+        """The tokenizer of one side of an imported model; a trained run has none."""
+        return self.tokenizers / f"{side}.json"
 
     @property
     def checkpoints(self) -> epath.Path:

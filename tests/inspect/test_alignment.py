@@ -1,9 +1,13 @@
 """Word alignment of translations, and ``tfm translate --alignment``: pairs for every line."""
 
+import numpy as np
 import pytest
+import tiny
 
 import tfm
 from tfm import inspect
+from tfm.inspect import alignment
+from tfm.inspect.activations import activations, batch
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -106,3 +110,70 @@ def test_the_command_aligns_what_it_prints(command, tiny_run):
     assert "".join(source.split()).replace("▁", "") == LONG.replace(" ", "")
     assert spelt(target.split()) == translation
     assert translation != tfm.load(tiny_run).translate([LONG])[0]
+
+
+def test_methods_are_read_as_they_are_written(untrained):
+    arch = untrained(decoder_layers=3, heads=2).arch
+    every = alignment.methods(arch)
+    assert len(set(every)) == len(every)
+    for method in every:
+        assert alignment.method(str(method), arch) == method
+    assert alignment.method("", arch) == alignment.Method(2)
+    for wrong in ("4", "1.3", "0", "x", "1+", "all:"):
+        with pytest.raises(ValueError, match="alignment by"):
+            alignment.method(wrong, arch)
+
+
+def test_a_shifted_method_reads_the_next_row_and_the_rest_are_aligned_by_column():
+    weights_TS = np.array([[0.6, 0.3, 0.1], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
+    assert alignment.pairs(weights_TS) == ((0, 0), (0, 1))
+    assert alignment.pairs(weights_TS, rest=0.25) == ((0, 0), (1, 0), (0, 1))
+    assert alignment.pairs(weights_TS, rest=0.35) == ((0, 0), (0, 1))
+
+
+def test_methods_against_the_weights_of_the_trace(untrained):
+    model = untrained(decoder_layers=2)
+    rows = batch([model.source.encode("abc de")], [model.target.encode("fed cab")], 1)
+    run = activations(model.params, model.arch, rows, model.execution)
+    weights_LNTS = np.asarray(run.cross.weights_BLNTS)[0]
+    pair = (("abc de", "fed cab"),)
+    by = [alignment.method(text, model.arch) for text in ("all", "1.2", "2+shift", "2")]
+    found = alignment.align_by(model, [pair], by)
+    mean = weights_LNTS.mean(axis=(0, 1))
+    shifted = np.roll(weights_LNTS[1].mean(axis=0), -1, axis=0)
+    for own, expected in zip(
+        found, (mean, weights_LNTS[0, 1], shifted, weights_LNTS[1].mean(axis=0)), strict=True
+    ):
+        assert own[0].pairs == alignment.pairs(expected)
+
+
+def test_pieces_become_words():
+    class Pieces:
+        def pieces(self, text):
+            return {
+                "我爱 Bob": ["▁我", "爱", "▁B", "ob"],
+                "大声": ["▁", "大", "<0xE5>", "<0xA3>", "<0xB0>"],
+            }[text]
+
+    a = alignment.Alignment((), (), ((0, 1), (3, 4), (2, 1)))
+    links = alignment.word_links(a, "我爱 Bob", "大声", (Pieces(), Pieces()))
+    assert links == {(0, 0), (2, 1), (2, 0)}
+
+
+def test_the_error_rate_of_all_methods_and_of_one(command, tiny_run, tmp_path):
+    source = tiny.write(tmp_path / "s", ["ab cd", "fed"])
+    target = tiny.write(tmp_path / "t", ["AB CD", "FED"])
+    gold = tiny.write(tmp_path / "gold", ["0-0 1p1", "0-0"])
+    options = ("--model", tiny_run, "--source", source, "--reference", target)
+    code, out, err = command("evaluate", *options, "--alignment", gold)
+    assert code == 0, err
+    rows = out.decode().splitlines()
+    rates = [float(row.split()[1]) for row in rows]
+    assert rates == sorted(rates) and all(row.startswith("AER ") for row in rows)
+    code, one, _ = command(
+        "evaluate", *options, "--alignment", gold, "--alignment-by", rows[0].split()[-1]
+    )
+    assert one.decode().splitlines() == rows[:1]
+    gold = tiny.write(tmp_path / "gold", ["0-0 1x1", "0-0"])
+    code, _, err = command("evaluate", *options, "--alignment", gold)
+    assert code == 1 and "gold line 1: '1x1' is no link" in err

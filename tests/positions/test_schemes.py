@@ -18,8 +18,13 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 D, N, H, T = 16, 4, 4, 5
 # A value of every hyperparameter that is not its default.
 CHANGED = {
-    "sinusoidal": {"max_wavelength": 500.0},
-    "learned": {"max_length": 9},
+    "sinusoidal": {
+        "max_wavelength": 500.0,
+        "endpoint": True,
+        "interleaved": True,
+        "offset": 2,
+    },
+    "learned": {"max_length": 9, "offset": 2, "like_embeddings": False},
     "none": {},
     "shaw": {"clip": 3},
     "t5": {"buckets": 8, "max_distance": 6},

@@ -250,6 +250,11 @@ def test_forms_that_are_refused(small):
     assert answer.status_code == 200
 
 
+def test_a_stream_of_too_many_sentences(small):
+    answer = small.client.post("/v1/translate/stream", json={"text": "a。" * 9, "target": "upper"})
+    assert answer.status_code == 413 and "texts: 9" in answer.json()["error"]
+
+
 def test_a_million_tiny_texts(served):
     for texts, reason in ((["a"] * 1_000_000, "body"), (["a"] * 100_000, "texts: 100,000")):
         answer = served.client.post("/translate", json={"q": texts} | ASK)

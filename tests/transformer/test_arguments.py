@@ -75,6 +75,8 @@ def declared(tree, *names):
 
 
 WHOLE, LISTED = declared(PARAMS), declared(LAYERED)
+BIASED_ARCH = dataclasses.replace(ARCH, output_bias=True)
+BIASED = {**PARAMS, "decoder": {**PARAMS["decoder"], "output_bias": floats(V + 2)}}
 ENCODER = declared(PARAMS["encoder"])
 
 
@@ -112,6 +114,17 @@ CALLS = [
     Call(
         transformer.output_table, {"params": PARAMS, "arch": ARCH}, WHOLE, shared="*",
         accepts=unread(WHOLE, "tables/target"),
+    ),
+    Call(transformer.embedding_scale, {"arch": ARCH}),
+    Call(transformer.has_final_norm, {"arch": ARCH}),
+    Call(
+        transformer.logits,
+        {"params": PARAMS, "arch": ARCH, "hidden_BTD": floats(B, T, D)}, WHOLE, shared="*D",
+        accepts=unread(WHOLE, "tables/target"),
+    ),
+    Call(
+        transformer.output_bias, {"params": BIASED, "arch": BIASED_ARCH}, declared(BIASED),
+        shared="*", accepts=unread(declared(BIASED), "output_bias"),
     ),
     Call(
         transformer.embed_tokens,
@@ -160,7 +173,8 @@ CALLS = [
         shared="*BTD", accepts=("cache", *CONTEXT),
     ),
     Call(
-        transformer.final_norm, {"params": PARAMS["encoder"], "x_BTD": floats(B, T, D)},
+        transformer.final_norm,
+        {"params": PARAMS["encoder"], "x_BTD": floats(B, T, D), "epsilon": 1e-4},
         ENCODER | {"params/norm/scale": "D", "params/norm/bias": "D"},
         accepts=(*unread(ENCODER, "params/norm"), "params/norm/bias/text",
                  "params/norm/bias/missing"),
@@ -290,7 +304,7 @@ def test_contexts_belong_to_their_attention(model):
         ("attention", "locall", "attention 'locall'.* '?local"),
         ("norm", "layr", "norm 'layr'.* '?layer"),
         ("tie", "al", "tie 'al'.* '?all"),
-        ("activation", 3, "activation 3.* relu, gelu, swiglu"),
+        ("activation", 3, "activation 3.* relu, gelu, .* swiglu"),
     ],
 )
 def test_unknown_names_in_an_architecture_are_refused_with_the_nearest(field, wrong, message):

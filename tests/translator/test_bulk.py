@@ -158,7 +158,8 @@ def test_a_model_killed_five_times_in_mid_file(tiny_run, tmp_path):
 
     def start(folder):
         arguments = ["--model", tiny_run, "--input", source, "--output-dir", folder]
-        line = [sys.executable, "-m", "tfm", "translate", *arguments, "--block-lines", "50"]
+        code = "from tfm.cli import main; main()"
+        line = [sys.executable, "-c", code, "translate", *arguments, "--block-lines", "50"]
         return subprocess.Popen(
             list(map(str, line)), stderr=subprocess.DEVNULL, env=os.environ | {"GLIBC_TUNABLES": ""}
         )

@@ -122,6 +122,12 @@ def test_prefixes_and_forbidden_phrases(model):
         model.n_best(["a"], 1, constraints=[TextConstraints(prefix="abcdefghabcdefgha")])
 
 
+def test_draws_cannot_be_made_to_hold_terms(model):
+    for settings in ({"strategy": "sample"}, {"strategy": "mbr"}):
+        with pytest.raises(ValueError, match="phrases that must appear, as of a glossary, need"):
+            model.translate(["a", "fed"], constraints=TERMS, **settings)
+
+
 def test_a_glossary_on_the_command_line(tiny_run, tmp_path, command):
     terms = tmp_path / "terms.tsv"
     terms.write_text("abc\tHEAD\nhh\t猫\n")

@@ -12,7 +12,18 @@ import tyro
 
 import tfm
 from tfm import config, hint, signals, terminal
-from tfm.cli import compare, completion, embed, inspect, plan, serve, train, translate
+from tfm.cli import (
+    compare,
+    completion,
+    embed,
+    evaluate,
+    inspect,
+    models,
+    plan,
+    serve,
+    train,
+    translate,
+)
 from tfm.cli.arguments import checked
 from tfm.cli.options import REGISTRY
 
@@ -26,6 +37,9 @@ _USAGE = """usage: tfm COMMAND [options]
   compare      several systems on a test set: significance, lengths, rare words, examples
   serve        answer requests for translations over HTTP, and a page to type them
   inspect      a page that shows every step of a model's computation on one sentence
+  import       a run folder of a model of MarianMT, Marian or CTranslate2
+  export       a run's model as a folder of CTranslate2
+  models       what a folder of a model is, and what it can be exported to
   embed        word vectors: train, neighbours, evaluate, align
   check-data   report on a corpus: lengths, duplicates, what is dropped, memory for training
   plan         memory and time of an experiment on TPUs or GPUs that this machine does not have
@@ -37,13 +51,16 @@ COMMANDS: dict[str, Callable[..., int] | dict[str, Callable[..., int]]] = {
     "demo": train.demo,
     "train": train.train,
     "translate": translate.translate,
-    "score": translate.score,
-    "evaluate": translate.evaluate,
+    "score": evaluate.score,
+    "evaluate": evaluate.evaluate,
     "compare": compare.compare,
     "serve": serve.serve,
     "inspect": inspect.inspect,
     "check-data": train.check_data,
     "plan": plan.plan,
+    "import": models.import_,
+    "export": models.export,
+    "models": models.models,
     "embed": embed.COMMANDS,
 }
 _EXPERIMENT_COMMANDS = ("train", "check-data", "plan")

@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from tfm import signals, storage
+from tfm.cli.evaluate import parallel
 from tfm.cli.options import UNCHANGED, Decoding, ModelOptions, given
-from tfm.cli.translate import parallel
 from tfm.data import text
 from tfm.ranges import Length, Range
 from tfm.run_folder import RunFolder

@@ -1,14 +1,11 @@
-"""``tfm translate``, ``tfm score`` and ``tfm evaluate``: a trained model used on files."""
+"""``tfm translate``: a trained model used on files."""
 
 import dataclasses
 import functools
 import io
 import itertools
-import json
 import logging
-import math
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,16 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import tyro
 
 from tfm import signals, storage, terminal
-from tfm.cli.options import UNCHANGED, Decoding, Model, PairModel, ServedModel, given
+from tfm.cli.options import UNCHANGED, Decoding, ServedModel, given
 from tfm.data import languages, text
 from tfm.ranges import Range
-from tfm.translator import bulk, document, formats
+from tfm.translator import bulk, document, formats, markup
 
 if TYPE_CHECKING:
     from tfm.translator import Glossary, Translation, Translator
 
 _log = logging.getLogger(__name__)
-_SCORED_TOGETHER = 1024  # pairs
 
 
 @dataclass(frozen=True)
@@ -47,9 +43,16 @@ class Output:
         alignment: Add which piece of the line each piece of the translation comes from (0-0 1-2:
             source-target, counted from 0), the line's pieces, and its own; in tab-separated columns
             or in the JSON object.
+        alignment_by: How to align: LAYER[.HEAD][+shift][:REST]. The decoder layer and head, from 1,
+            whose attention aligns; "all" is the mean over layers; without a head it is the mean
+            over heads. With shift, by the step that reads a piece (Chen 2020); with REST, a piece
+            of the line that is left over is aligned where its weight is at least that. `tfm
+            evaluate --alignment` finds the best.
         word_scores: Add the words of the translation and the natural-log probability of each.
         document: Translate sentence by sentence, and keep every line break, indent and column, the
             marks that begin lines of Markdown, and tags of HTML between sentences.
+        markup: Tags (<b>) and placeholders ({0}, %s) inside a line stay where alignment puts them;
+            the model does not see them.
         detokenize: Write text; or, if not, the model's pieces with spaces between them.
     """
 
@@ -58,8 +61,10 @@ class Output:
     output_format: formats.OutputFormat | None = None
     n_best: Annotated[int, Range(least=1)] = 1
     alignment: bool = False
+    alignment_by: str = ""
     word_scores: bool = False
     document: bool = False
+    markup: bool = False
     detokenize: bool = True
 
     @property
@@ -114,8 +119,8 @@ def translate(
         return 0
     if format.alignment and format.n_best > 1:
         raise ValueError("--alignment is of the best translation: leave --n-best at 1")
-    if not format.detokenize and format.document:
-        raise ValueError("--no-detokenize: a document is text; leave out --document")
+    if not format.detokenize and (format.document or format.markup):
+        raise ValueError("--no-detokenize: pieces have no lines or markup; leave out the options")
     if output_dir is not None and (output is not None or not input):
         raise ValueError("--output-dir: takes the place of --output, and needs --input")
     if output_dir is None and len(input) > 1:
@@ -166,8 +171,12 @@ def _translate_files(
         return packed.getvalue()
 
     decode = dataclasses.asdict(translator.decode_settings(**settings))
-    job = {"model": model, "decode": decode, "format": dataclasses.asdict(format)}
-    job["glossary"] = None if terms is None else dict(terms.terms)
+    job = {
+        "model": model,
+        "decode": decode,
+        "format": dataclasses.asdict(format),
+        "glossary": None if terms is None else dict(terms.terms),
+    }
     bulk.run(input, folder, write, job, block_lines, format.keeps_ends)
     done.log()
     return 0
@@ -199,9 +208,14 @@ def _written(
     terms: "Glossary | None",
 ) -> bytes:
     """The output for some records."""
-    search = (
-        functools.partial(document.n_best, translator) if format.document else translator.n_best
-    )
+    search: Any = translator.n_best
+    if format.markup:
+        from tfm import inspect
+
+        align = functools.partial(inspect.align, translator)
+        search = functools.partial(markup.n_best, translator, align)
+    if format.document:
+        search = functools.partial(document.n_best, translator, search=search)
     if terms is not None:
         settings = settings | {"constraints": terms}
     found = search([r.text for r in records], format.n_best, **settings)
@@ -217,7 +231,7 @@ def _written(
         scores = translator.translation_scores(flat)
         words = iter([formats.words(*own, spaces) for own in scores])
     if format.alignment:
-        alignments = iter(_alignments(translator, flat))
+        alignments = iter(_alignments(translator, flat, format.alignment_by))
     result = []
     for record, own in zip(records, found, strict=True):
         row = []
@@ -229,98 +243,15 @@ def _written(
     return "".join(result).encode()
 
 
-def score(
-    model: PairModel, source: Path, target: Path, words: bool = False, summary: bool = False
-) -> int:
-    """Print the natural-log probability of each target line given its source line.
-
-    Args:
-        model: The model.
-        source: UTF-8 text, a sentence a line, plain or .gz.
-        target: Its translation, line by line.
-        words: Follow each by a tab, the words of the target, a tab, and the log-probability of each
-            word, the sum of its tokens'; the last word, </s>, is the end of the sentence.
-        summary: Print one line instead: pairs, tokens, log-probability, and the perplexity of a
-            token.
-    """
-    _check_parallel(source, target)
-    translator, total, tokens, count = model.load(), 0.0, 0, 0
-    spaces = languages.language(translator.experiment.data.target).spaces
-    pairs = zip(text.read(source), text.read(target), strict=True)
-    while chunk := list(itertools.islice(pairs, _SCORED_TOGETHER)):
-        found = translator.token_scores(*zip(*chunk, strict=True))
-        for pieces, scores in found:
-            total, tokens, count = total + sum(scores), tokens + len(scores), count + 1
-            if summary:
-                continue
-            columns = [f"{sum(scores):.6f}"]
-            if words:
-                named = formats.words(pieces, scores, spaces)
-                columns.append(" ".join(word for word, _ in named))
-                columns.append(" ".join(f"{value:.6f}" for _, value in named))
-            print("\t".join(columns))
-    if summary:
-        perplexity = math.exp(min(-total / tokens, 700)) if tokens else math.nan
-        print(
-            f"pairs {count}, tokens {tokens}, log-probability {total:.4f}, "
-            f"perplexity {perplexity:.4f}"
-        )
-    return 0
-
-
-def evaluate(
-    model: Model,
-    source: Path,
-    reference: Path,
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-    decode: Decoding = UNCHANGED,
-) -> int:
-    """Translate a test set; print BLEU and chrF with their signatures, and the speed.
-
-    Args:
-        model: The model.
-        source: UTF-8 text, a sentence a line, plain or .gz.
-        reference: Human translations, line by line.
-        as_json: Print one JSON object instead of lines.
-        decode: How to decode; what is not given is the run's own.
-    """
-    from tfm import evaluation
-
-    sources, references = parallel(source, reference)
-    translator = model.load()
-    start = time.perf_counter()
-    hypotheses = translator.translate(sources, **given(decode))
-    seconds = time.perf_counter() - start - translator.compile_seconds
-    scores = [
-        evaluation.bleu(hypotheses, references, translator.experiment.data.target),
-        evaluation.chrf(hypotheses, references),
-        evaluation.exact_match(hypotheses, references),
-    ]
-    speed = {
-        "sentences": len(sources),
-        "seconds": round(seconds, 3),
-        "sentences_per_second": round(len(sources) / seconds, 3),
-        "compile_seconds": round(translator.compile_seconds, 3),
-    }
-    settings = dataclasses.asdict(translator.experiment.decode) | given(decode)
-    lengths = given(model)
-    settings |= {name: lengths[name] for name in lengths if name != "model"}
-    if as_json:
-        found = {s.name: {"value": s.value, "signature": s.signature} for s in scores}
-        print(json.dumps({"scores": found, "decode": settings} | speed, indent=2))
-        return 0
-    print("\n".join(map(str, scores)))
-    print("decode " + ", ".join(f"{name} {value}" for name, value in settings.items()))
-    print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in speed.items()))
-    return 0
-
-
-def _alignments(translator: "Translator", found: list["Translation"]) -> list[tuple[str, str, str]]:
+def _alignments(
+    translator: "Translator", found: list["Translation"], by: str
+) -> list[tuple[str, str, str]]:
     """Pairs in the Pharaoh format, source pieces and target pieces of every line."""
     from tfm import inspect
 
     parts = [translation.parts for translation in found]
-    alignments = signals.interruptible(lambda: inspect.align(translator, parts))
+    method = inspect.alignment.method(by, translator.arch)
+    alignments = signals.interruptible(lambda: inspect.align(translator, parts, method))
     return [(str(a), " ".join(a.source), " ".join(a.target)) for a in alignments]
 
 
@@ -353,19 +284,3 @@ def _writing(path: Path | None) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
-    """Both files' lines, as many in one as in the other."""
-    _check_parallel(source, target)
-    return list(text.read(source)), list(text.read(target))
-
-
-def _check_parallel(source: Path, target: Path) -> None:
-    """Raises ValueError if the files differ in length, or are not UTF-8."""
-    counts = [sum(1 for _ in text.read(path)) for path in (source, target)]
-    if counts[0] != counts[1]:
-        raise ValueError(
-            f"{source} has {counts[0]:,} lines but {target} has {counts[1]:,}: "
-            "line N of one must belong to line N of the other"
-        )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # spaces between words.
 HAN_AND_KANA = "々-〇ぁ-ヿㇰ-ㇿ㐀-䶿一-鿿\uf900-\ufaffｦ-ﾟ\U00020000-\U0003ffff"
 
+_WORD = re.compile(rf"[{HAN_AND_KANA}]|(?:(?![{HAN_AND_KANA}])\w)+(?:['’-]\w+)*|[^\w\s]")
+
 # Mandarin, Cantonese, Wu, Gan and classical Chinese. Other Sinitic languages (Hakka, Min) are often
 # written in Latin letters.
 _CHINESE = ("zh", "yue", "wuu", "gan", "lzh")
@@ -102,6 +104,15 @@ def in_scripts(letter: str, scripts: tuple[str, ...]) -> bool:
     """Whether a letter is of one of these scripts."""
     name = unicodedata.name(letter, "")
     return any(name.startswith(begin) for script in scripts for begin in _SCRIPTS[script])
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text begin and end, for word alignments.
+
+    A word is a Han or Kana letter, a run of other letters and digits with apostrophes and hyphens
+    inside, or a single mark.
+    """
+    return [match.span() for match in _WORD.finditer(text)]
 
 
 def coverage(codes: str) -> float:

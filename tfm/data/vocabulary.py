@@ -95,6 +95,11 @@ def prepare(
     """
     spec, codes = experiment.tokenizer, (experiment.data.source, experiment.data.target)
     directory = storage.path(folder)
+    if (directory / "source.json").exists():
+        raise ValueError(
+            f"tokenizers {directory}: the folder holds an imported model, which tfm translates "
+            "with but does not train yet; use another folder"
+        )
     unexpected = ("source", "target") if spec.joint else ("joint",)
     for name in unexpected:
         if (directory / f"{name}.model").exists():

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tfm import embeddings, transformer
+from tfm import transformer
 from tfm.data.tokenizer import BOS
 from tfm.params import Tree
 from tfm.transformer import Architecture, Batch, Execution, LayerOutput
@@ -103,7 +103,7 @@ def activations(
         two_matrices_BLNSS=layers_second(two_matrices),
         encoder_norms_BPS=_norms(run.encoder_input, run.encoder["norms"]),
         decoder_norms_BPT=_norms(run.decoder_input, run.decoder["norms"]),
-        logits_BTV=embeddings.logits(run.hidden, transformer.output_table(params, arch)),
+        logits_BTV=transformer.logits(params, arch, run.hidden),
     )
 
 

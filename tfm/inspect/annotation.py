@@ -37,16 +37,18 @@ class Annotation(NamedTuple):
 
 
 def annotate(model: Translator, texts: Sequence[tuple[str, str]]) -> list[Annotation]:
-    """Annotates each (source, translation), both at most as long as the model takes.
+    """Annotates each (source, translation).
 
-    Empty texts, and translations longer than the model's own, have no pieces. What is compiled
-    depends on the source's padded length alone: see ``warm_up``.
+    Empty texts, sources longer than the model takes, and translations longer than the model's own
+    have no pieces. What is compiled depends on the source's padded length alone: see ``warm_up``.
     """
+    limit = model.experiment.data.source_length
     found, ids, sizes = [Annotation()] * len(texts), {}, []
     for i, (source, target) in enumerate(texts):
         pair = model.source.encode(source), model.target.encode(target)
-        size = buckets.length(len(pair[0]), model.experiment.data.source_length)
-        if source.strip() and target.strip() and len(pair[1]) <= _target_width(model, size):
+        size = buckets.length(len(pair[0]), limit)
+        fits = len(pair[0]) <= limit and len(pair[1]) <= _target_width(model, size)
+        if source.strip() and target.strip() and fits:
             ids[i] = pair
             sizes.append((size, i))
     chosen = [i for _, i in sizes]

@@ -1,5 +1,7 @@
 """How a model tells positions apart: what it adds to its input, or to its scores by distance."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -55,10 +57,13 @@ def _added(params: Tree, arch: Architecture, side: str, count: int) -> np.ndarra
     count = min(count, arch.positions.longest or count)
     name = transformer.table_names(arch)[("encoder", "decoder").index(side)]
     ids_1P = np.zeros((1, count), np.int32)
+    arch = dataclasses.replace(arch, embedding_norm=False)
 
     @jax.jit
     def both(params: Tree, positions_1P: jax.Array) -> tuple[jax.Array, jax.Array]:
-        words_1PD = embeddings.embed(ids_1P, params["tables"][name]) * arch.d_model**0.5
+        words_1PD = embeddings.embed(ids_1P, params["tables"][name]) * transformer.embedding_scale(
+            arch
+        )
         float32 = Execution(dtype="float32")
         x_1PD = transformer.embed_tokens(params, arch, side, ids_1P, positions_1P, float32)
         return x_1PD, words_1PD

@@ -14,7 +14,13 @@ from tfm.shapes import Check
 from tfm.values import Values, known_values
 
 
-def sinusoidal(positions: jax.Array, d_model: int, max_wavelength: float = 10_000.0) -> jax.Array:
+def sinusoidal(
+    positions: jax.Array,
+    d_model: int,
+    max_wavelength: float = 10_000.0,
+    endpoint: bool = False,
+    interleaved: bool = False,
+) -> jax.Array:
     """Fourier features of the position (Vaswani 2017, §3.5).
 
     Channel pairs hold sin and cos of ``position / max_wavelength^(2i/D)``: the first half of the
@@ -23,7 +29,11 @@ def sinusoidal(positions: jax.Array, d_model: int, max_wavelength: float = 10_00
 
     Args:
       positions: [...] int.
-      d_model: D, even.
+      d_model: D, even; 4 or more with ``endpoint``.
+      max_wavelength: the longest wavelength is 2π times this, or a little less.
+      endpoint: whether the longest wavelength is reached, by ``max_wavelength^(i/(D/2-1))``, as in
+        tensor2tensor, Marian and M2M100.
+      interleaved: sines and cosines alternate, as in the paper.
 
     Returns:
       [..., D] float32, every vector of norm sqrt(D/2).
@@ -35,8 +45,14 @@ def sinusoidal(positions: jax.Array, d_model: int, max_wavelength: float = 10_00
     if d_model % 2:
         raise check.error(f"needs an even d_model, got {d_model}")
     half = d_model // 2
-    frequencies = jnp.exp(jnp.arange(half) * (-math.log(max_wavelength) / half))
+    if endpoint and half < 2:
+        raise check.error(f"needs a d_model of 4 or more with endpoint, got {d_model}")
+    steps = half - 1 if endpoint else half
+    frequencies = jnp.exp(jnp.arange(half) * (-math.log(max_wavelength) / steps))
     angles = jnp.multiply.outer(positions.astype(jnp.float32), frequencies)
+    if interleaved:
+        pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        return pairs.reshape(*angles.shape[:-1], d_model)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -77,9 +93,14 @@ class Sinusoidal(Scheme):
 
     Attributes:
       max_wavelength: the longest wavelength is 2π times this.
+      endpoint, interleaved: see ``sinusoidal``.
+      offset: of the first token's position.
     """
 
     max_wavelength: Annotated[float, Range(above=1)] = 10_000.0
+    endpoint: bool = False
+    interleaved: bool = False
+    offset: Annotated[int, Range(least=0, most=2**16)] = 0
 
     acts_on = "input"
 
@@ -87,11 +108,16 @@ class Sinusoidal(Scheme):
         """See ``Scheme``."""
         if d_model % 2:
             return f"channels are used in pairs: d_model {d_model} must be even"
+        if self.endpoint and d_model < 4:
+            return f"endpoint needs two wavelengths or more: d_model {d_model} must be 4 or more"
         return None
 
     def input(self, params: Tree | None, positions_BT: jax.Array, d_model: int) -> jax.Array:
         """See ``Scheme``."""
-        return sinusoidal(positions_BT, d_model, self.max_wavelength)
+        positions_BT = positions_BT + self.offset if self.offset else positions_BT
+        return sinusoidal(
+            positions_BT, d_model, self.max_wavelength, self.endpoint, self.interleaved
+        )
 
 
 @dataclass(frozen=True)
@@ -99,10 +125,14 @@ class Learned(Scheme):
     """A table with one free vector a position (Gehring 2017, §3.1).
 
     Attributes:
-      max_length: rows of the table, and so the longest sentence.
+      max_length: the longest sentence.
+      offset: of the first token's position; the table has so many more rows, which nothing reads.
+      like_embeddings: whether vectors are multiplied by sqrt(D), as embeddings are.
     """
 
     max_length: Annotated[int, Range(least=1, most=2**16)] = 512
+    offset: Annotated[int, Range(least=0, most=2**16)] = 0
+    like_embeddings: bool = True
 
     acts_on = "input"
 
@@ -113,8 +143,10 @@ class Learned(Scheme):
 
     def side_params(self, d_model: int, heads: int) -> Tree:
         """See ``Scheme``."""
-        return learned_params(self.max_length, d_model)
+        return learned_params(self.max_length + self.offset, d_model)
 
     def input(self, params: Tree, positions_BT: jax.Array, d_model: int) -> jax.Array:
-        """See ``Scheme``; drawn and scaled as embeddings are."""
-        return learned(positions_BT, params) * d_model**0.5
+        """See ``Scheme``; drawn as embeddings are."""
+        positions_BT = positions_BT + self.offset if self.offset else positions_BT
+        vectors_BTD = learned(positions_BT, params)
+        return vectors_BTD * d_model**0.5 if self.like_embeddings else vectors_BTD

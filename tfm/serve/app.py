@@ -30,7 +30,7 @@ from tfm.serve.settings import Clients
 _log = logging.getLogger(__name__)
 
 _PROBES = ("/health", "/ready", "/metrics")  # asked every few seconds
-_LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "testserver"}
+_LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 
 def application(service: Service, clients: Clients, any_host: bool = False) -> ASGIApp:

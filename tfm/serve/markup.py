@@ -6,6 +6,7 @@ elements with ``translate="no"`` stays as it is; so do comments, and white space
 
 import html
 import re
+from collections import Counter
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
@@ -14,6 +15,7 @@ _VOID = {
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track",
     "wbr",
 }  # fmt: skip
+_MOST_WORK = 2_000_000
 _SPACE = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 
 
@@ -36,11 +38,28 @@ class Fragment:
 
 
 def take_apart(text: str) -> Fragment:
-    """The texts of a piece of HTML and what stands between them."""
+    """The texts of a piece of HTML and what stands between them.
+
+    Raises:
+      ValueError: so many tags without an end that Python's parser would take too long.
+    """
+    if _work(text) > _MOST_WORK:
+        raise ValueError("html: too many tags without an end")
     parser = _Parser(text)
     parser.feed(text)
     parser.close()
     return Fragment(parser.finish())
+
+
+def _work(text: str) -> int:
+    """About how many characters Python's parser reads: from each "<" to the next ">"."""
+    work, end = 0, len(text)
+    for match in reversed(list(re.finditer("[<>]", text))):
+        if match[0] == ">":
+            end = match.start()
+        else:
+            work += end - match.start()
+    return work
 
 
 class _Parser(HTMLParser):
@@ -56,6 +75,8 @@ class _Parser(HTMLParser):
         self._start: int | None = None  # of the text that is being read
         self._written = 0  # up to where the HTML is in the parts
         self._open: list[tuple[str, bool]] = []  # tags, and whether each is not translated
+        self._names: Counter[str] = Counter()  # of these
+        self._kept = 0  # how many of these are not translated
 
     def finish(self) -> list[str]:
         self._end_text(len(self._text))
@@ -74,15 +95,20 @@ class _Parser(HTMLParser):
             kept = tag in _RAW or given.get("translate") == "no"
             kept |= "notranslate" in (given.get("class") or "").split()
             self._open.append((tag, kept))
+            self._names[tag] += 1
+            self._kept += kept
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._end_text(self._at)
 
     def handle_endtag(self, tag: str) -> None:
         self._end_text(self._at)
-        if any(name == tag for name, _ in self._open):
-            while self._open.pop()[0] != tag:
-                pass
+        while self._names[tag]:  # what stands open inside ends with it
+            name, kept = self._open.pop()
+            self._names[name] -= 1
+            self._kept -= kept
+            if name == tag:
+                break
 
     def handle_comment(self, data: str) -> None:
         self._end_text(self._at)
@@ -106,7 +132,7 @@ class _Parser(HTMLParser):
         self._begin_text()
 
     def _begin_text(self) -> None:
-        if self._start is None and not any(kept for _, kept in self._open):
+        if self._start is None and not self._kept:
             self._start = self._at
 
     def _end_text(self, end: int) -> None:

@@ -24,6 +24,7 @@ Sums = tuple[jax.Array, jax.Array, jax.Array]  # loss, nll, correct
 Slice = tuple[jax.Array, jax.Array, jax.Array]  # hidden [B,t,D], labels [B,t], weights [B,t]
 
 _TABLE = ("vocab", "embed")
+_BIAS = ("vocab",)
 _TOKENS = ("batch", "length")
 _HIDDEN = (*_TOKENS, None)
 
@@ -52,11 +53,12 @@ def cross_entropy(
     labels_BT: jax.Array,
     weights_BT: jax.Array,
     *,
+    bias_V: jax.Array | None = None,
     label_smoothing: float,
     chunk: int,
     layout: Layout = NO_MESH,
 ) -> Loss:
-    """Cross-entropy of ``softmax(hidden tableᵀ)`` against the labels.
+    """Cross-entropy of ``softmax(hidden tableᵀ + bias)`` against the labels.
 
     The smoothed target is ``(1-ε)·one_hot(label) + ε/V`` (Szegedy et al. 2016, §7): the mass ε is
     spread evenly over all V entries, including the label, as in torch's ``label_smoothing``. A
@@ -73,6 +75,7 @@ def cross_entropy(
       labels_BT: int ids; any value where the weight is zero.
       weights_BT: weight of each token, zero at padding. A token of weight zero adds nothing, and
         its gradient is exactly zero, even where ``hidden_BTD`` is not finite.
+      bias_V: added to the logits, if there is one.
       label_smoothing: ε, in [0, 1).
       chunk: tokens whose logits exist at one time on each device; rounded down to a multiple of
         its rows, but at least one position of each.
@@ -94,6 +97,8 @@ def cross_entropy(
             f"hidden is {[B, T, D]}, but labels are {list(labels_BT.shape)} and weights "
             f"{list(weights_BT.shape)}: want {[B, T]}"
         )
+    if bias_V is not None and bias_V.shape != (V,):
+        raise ValueError(f"the table has {V} rows, but the bias is {list(bias_V.shape)}: want [V]")
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"train.label_smoothing {label_smoothing}: must be in [0, 1)")
     if chunk < 1:
@@ -104,18 +109,26 @@ def cross_entropy(
     weights_BT = weights_BT.astype(jnp.float32)
     hidden_BTD = layout.constrain(hidden_BTD, *_HIDDEN)
     table_VD = layout.constrain(table_VD, *_TABLE)
-    settings = _Settings(label_smoothing, chunk, V, layout)
-    sums = _sums(settings, hidden_BTD, table_VD, labels_BT, weights_BT)
+    settings = _Settings(label_smoothing, chunk, V, bias_V is not None, layout)
+    # Without a bias there is an empty one, which nothing reads.
+    bias_V = jnp.zeros(0) if bias_V is None else layout.constrain(bias_V, *_BIAS)
+    sums = _sums(settings, hidden_BTD, table_VD, bias_V, labels_BT, weights_BT)
     return Loss(*sums, tokens=weights_BT.sum())
 
 
 class _Settings(NamedTuple):
-    """Constants of the scan: ε, tokens a slice on a device, V, and the layout."""
+    """Constants of the scan: ε, tokens a slice on a device, V, whether there is a bias, layout."""
 
     smoothing: float
     chunk: int
     vocab: int
+    biased: bool
     layout: Layout
+
+    @property
+    def inputs(self) -> tuple[tuple[str | None, ...], ...]:
+        """Logical axes of hidden states, table, bias, labels and weights."""
+        return _HIDDEN, _TABLE, _BIAS if self.biased else (None,), _TOKENS, _TOKENS
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -123,15 +136,20 @@ def _sums(
     settings: _Settings,
     hidden_BTD: jax.Array,
     table_VD: jax.Array,
+    bias_V: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> Sums:
     """(loss, nll, correct), with the forward matrix product alone."""
 
     def body(
-        hidden_BTD: jax.Array, table_VD: jax.Array, labels_BT: jax.Array, weights_BT: jax.Array
+        hidden_BTD: jax.Array,
+        table_VD: jax.Array,
+        bias_V: jax.Array,
+        labels_BT: jax.Array,
+        weights_BT: jax.Array,
     ) -> Sums:
-        table = _table(settings, hidden_BTD.dtype, table_VD)
+        table = _table(settings, hidden_BTD.dtype, table_VD, bias_V)
 
         def add_slice(sums: Sums, tokens: Slice) -> tuple[Sums, None]:
             new, _ = _score(settings, *table, *tokens)
@@ -141,80 +159,104 @@ def _sums(
         sums, _ = lax.scan(add_slice, _zeros(), slices)
         return tuple(settings.layout.psum(x, *_TOKENS) for x in sums)
 
-    inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
-    run = settings.layout.shard_map(body, inputs, ((),) * 3)
-    return run(hidden_BTD, table_VD, labels_BT, weights_BT)
+    run = settings.layout.shard_map(body, settings.inputs, ((),) * 3)
+    return run(hidden_BTD, table_VD, bias_V, labels_BT, weights_BT)
 
 
 def _sums_and_gradients(
     settings: _Settings,
     hidden_BTD: jax.Array,
     table_VD: jax.Array,
+    bias_V: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> tuple[Sums, tuple[jax.Array, ...]]:
     """The sums, and as residuals the gradients of ``loss``."""
 
     def body(
-        hidden_BTD: jax.Array, table_VD: jax.Array, labels_BT: jax.Array, weights_BT: jax.Array
+        hidden_BTD: jax.Array,
+        table_VD: jax.Array,
+        bias_V: jax.Array,
+        labels_BT: jax.Array,
+        weights_BT: jax.Array,
     ) -> tuple[jax.Array, ...]:
         B, T, D = hidden_BTD.shape
-        product_VD, mean_D = _table(settings, hidden_BTD.dtype, table_VD)
+        table = _table(settings, hidden_BTD.dtype, table_VD, bias_V)
 
         def add_slice(
-            carry: tuple[Sums, jax.Array], tokens: Slice
-        ) -> tuple[tuple[Sums, jax.Array], jax.Array]:
-            sums, d_table_VD = carry
-            new, d_logits = _score(settings, product_VD, mean_D, *tokens)
+            carry: tuple[Sums, jax.Array, jax.Array], tokens: Slice
+        ) -> tuple[tuple[Sums, jax.Array, jax.Array], jax.Array]:
+            sums, d_table_VD, d_bias_V = carry
+            new, d_logits = _score(settings, *table, *tokens)
+            if settings.biased:
+                d_bias_V += d_logits.sum((0, 1))
             d_logits = d_logits.astype(hidden_BTD.dtype)
-            d_hidden = jnp.einsum("btv,vd->btd", d_logits, product_VD)
+            d_hidden = jnp.einsum("btv,vd->btd", d_logits, table.rows_VD)
             d_table_VD += jnp.einsum(
                 "btv,btd->vd", d_logits, tokens[0], preferred_element_type=jnp.float32
             )
-            return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden
+            return (jax.tree.map(jnp.add, sums, new), d_table_VD, d_bias_V), d_hidden
 
-        start = (_zeros(), jnp.zeros(product_VD.shape, jnp.float32))
+        start = (_zeros(), jnp.zeros(table.rows_VD.shape, jnp.float32), jnp.zeros(bias_V.shape))
         slices = _slices(settings.chunk, hidden_BTD, labels_BT, weights_BT)
-        (sums, d_table_VD), d_hidden = lax.scan(add_slice, start, slices)
+        (sums, d_table_VD, d_bias_V), d_hidden = lax.scan(add_slice, start, slices)
         d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
         return (
             *(settings.layout.psum(x, *_TOKENS) for x in sums),
             settings.layout.psum(d_hidden_BTD, "vocab"),
             settings.layout.psum_scatter(d_table_VD, _TABLE, *_TOKENS),
+            settings.layout.psum(d_bias_V, *_TOKENS),
         )
 
-    inputs = (_HIDDEN, _TABLE, _TOKENS, _TOKENS)
-    run = settings.layout.shard_map(body, inputs, ((), (), (), _HIDDEN, _TABLE))
-    *sums, d_hidden_BTD, d_table_VD = run(hidden_BTD, table_VD, labels_BT, weights_BT)
-    # Residuals must be arrays: an empty one carries the table's dtype.
-    return tuple(sums), (d_hidden_BTD, d_table_VD, jnp.zeros((0,), table_VD.dtype))
+    inputs = settings.inputs
+    run = settings.layout.shard_map(body, inputs, ((), (), (), *inputs[:3]))
+    *sums, d_hidden_BTD, d_table_VD, d_bias_V = run(
+        hidden_BTD, table_VD, bias_V, labels_BT, weights_BT
+    )
+    # Residuals must be arrays: empty ones carry the dtypes of table and bias.
+    empty = (jnp.zeros((0,), x.dtype) for x in (table_VD, bias_V))
+    return tuple(sums), (d_hidden_BTD, d_table_VD, d_bias_V, *empty)
 
 
 def _scale_gradients(
     settings: _Settings, residuals: tuple[jax.Array, ...], cotangents: Sums
 ) -> tuple[jax.Array | None, ...]:
-    d_hidden_BTD, d_table_VD, like_table = residuals
+    d_hidden_BTD, d_table_VD, d_bias_V, like_table, like_bias = residuals
     d_loss = cotangents[0]
     d_hidden_BTD = (d_hidden_BTD.astype(jnp.float32) * d_loss).astype(d_hidden_BTD.dtype)
-    return d_hidden_BTD, (d_table_VD * d_loss).astype(like_table.dtype), None, None
+    d_table_VD = (d_table_VD * d_loss).astype(like_table.dtype)
+    return d_hidden_BTD, d_table_VD, (d_bias_V * d_loss).astype(like_bias.dtype), None, None
 
 
 _sums.defvjp(_sums_and_gradients, _scale_gradients)
 
 
-def _table(
-    settings: _Settings, dtype: jnp.dtype, table_VD: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The device's rows of the table in the products' dtype, and the mean of all rows [D]."""
-    mean_D = settings.layout.psum(table_VD.astype(jnp.float32).sum(0), "vocab") / settings.vocab
-    product_VD = settings.layout.all_gather(table_VD.astype(dtype), 1, "embed")
-    return product_VD, settings.layout.all_gather(mean_D, 0, "embed")
+class _Table(NamedTuple):
+    """The device's rows of the table in the products' dtype and of the bias, and means of all."""
+
+    rows_VD: jax.Array
+    mean_D: jax.Array
+    bias_V: jax.Array | None
+    mean_bias: jax.Array | None
+
+
+def _table(settings: _Settings, dtype: jnp.dtype, table_VD: jax.Array, bias_V: jax.Array) -> _Table:
+    layout = settings.layout
+    mean_D = layout.psum(table_VD.astype(jnp.float32).sum(0), "vocab") / settings.vocab
+    rows_VD = layout.all_gather(table_VD.astype(dtype), 1, "embed")
+    mean_D = layout.all_gather(mean_D, 0, "embed")
+    if not settings.biased:
+        return _Table(rows_VD, mean_D, None, None)
+    bias_V = bias_V.astype(jnp.float32)
+    return _Table(rows_VD, mean_D, bias_V, layout.psum(bias_V.sum(), "vocab") / settings.vocab)
 
 
 def _score(
     settings: _Settings,
     table_VD: jax.Array,
     mean_D: jax.Array,
+    bias_V: jax.Array | None,
+    mean_bias: jax.Array | None,
     hidden_BtD: jax.Array,
     labels_Bt: jax.Array,
     weights_Bt: jax.Array,
@@ -222,11 +264,15 @@ def _score(
     """Sums of one slice, and the gradient of its loss with respect to its logits ``[B,t,V]``."""
     smoothing, layout = settings.smoothing, settings.layout
     logits = jnp.einsum("btd,vd->btv", hidden_BtD, table_VD, preferred_element_type=jnp.float32)
+    if bias_V is not None:
+        logits += bias_V[None, None]
     labels_Bt = labels_Bt - layout.axis_offset("vocab", table_VD.shape[0])
     is_label = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == labels_Bt[..., None]
     label_Bt = _label_logits(layout, logits, labels_Bt)
     # Σ_v logits / V = hidden · mean of the table, which saves a pass over the logits.
     mean_Bt = hidden_BtD.astype(jnp.float32) @ mean_D
+    if mean_bias is not None:
+        mean_Bt += mean_bias
     max_Bt = layout.pmax(logits.max(-1), "vocab")
     Z_Bt = layout.psum(jnp.exp(logits - max_Bt[..., None]).sum(-1), "vocab")
     log_Z_Bt = max_Bt + jnp.log(Z_Bt)

@@ -155,6 +155,7 @@ def token_loss(
         transformer.output_table(weights, experiment.model),
         batch.target,
         (batch.target_segments != 0).astype(jnp.float32),
+        bias_V=transformer.output_bias(weights, experiment.model),
         label_smoothing=smoothing,
         chunk=experiment.train.loss_chunk,
         layout=layout,

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import jax
 
+from tfm import layers
 from tfm.params import Tree, is_param
 from tfm.shapes import Check
 from tfm.sharding import Layout
@@ -76,6 +77,12 @@ def check_table(check: Check, params: Tree, arch: Architecture, which: int) -> N
     check.declared(params, {"output" if apart else path: _model_shapes(arch)[path]}, _BY)
 
 
+def check_output_bias(check: Check, params: Tree, arch: Architecture) -> None:
+    """The bias of the logits, where the model has one."""
+    if arch.output_bias:
+        check.declared(params, {"decoder/output_bias": (arch.target_vocab,)}, _BY)
+
+
 def check_layer(check: Check, params: Tree, arch: Architecture, side: Side, part: str = "") -> None:
     """The parameters of one layer, or of a part of it."""
     check.declared(params, _layer_shapes(arch, side, part), "its declaration")
@@ -87,6 +94,9 @@ def check_shared(check: Check, side_params: Tree, arch: Architecture, name: str)
     declared = arch.positions.side_params(arch.d_model, arch.heads)
     if declared is not None:
         check.declared(side_params, _shapes({"positions": declared}), "the position scheme", name)
+    if arch.embedding_norm:
+        norm = {"embedding_norm": layers.norm_params(arch.d_model, arch.norm)}
+        check.declared(side_params, _shapes(norm), _BY, name)
 
 
 @functools.lru_cache(maxsize=32)

@@ -66,7 +66,7 @@ def self_attention(
     _check_cache(check, cache, context)
     check.optional_key(key)
     kv = attention.keys_values(params, x_BTD)
-    q_BNTH = attention.queries(params, x_BTD)
+    q_BNTH = _queries(params, x_BTD, arch)
     scores = attention_scores(params, q_BNTH, kv.k, arch, context) if context.keep_scores else None
     if context.rotate is not None and arch.attention != "linear":  # which rotates its features
         q_BNTH, kv = context.rotate(q_BNTH), KeyValue(context.rotate(kv.k), kv.v)
@@ -100,12 +100,20 @@ def cross_attention(
     arguments.check_layer(check, params, arch, "decoder", "cross")
     check.optional_key(key)
     kv = _constrain_keys(kv, context, layout)
-    q_BNTH = layout.constrain(attention.queries(params, x_BTD), *_QUERIES)
+    q_BNTH = layout.constrain(_queries(params, x_BTD, arch), *_QUERIES)
     scores = attention_scores(params, q_BNTH, kv.k, arch, context) if context.keep_scores else None
     attend = _VARIANTS[arch.cross_attention]
     heads_BNTH, weights = attend(params, q_BNTH, kv, arch, context, key, layout)
     heads_BNTH = layout.constrain(heads_BNTH, *_QUERIES)
     return AttentionOutput(attention.output(params, heads_BNTH), weights=weights, scores=scores)
+
+
+def _queries(params: Tree, x_BTD: jax.Array, arch: Architecture) -> jax.Array:
+    """Queries; those of another scale bring it with them, since every kernel divides by sqrt(H)."""
+    q_BNTH = attention.queries(params, x_BTD)
+    if not arch.attention_scale:
+        return q_BNTH
+    return q_BNTH * (arch.attention_scale * q_BNTH.shape[-1] ** 0.5)
 
 
 def _check_cache(check: Check, cache: LayerCache | None, context: AttentionContext) -> None:

@@ -19,6 +19,8 @@ Tie = Literal["none", "target-output", "source-target", "source-output", "all"]
 
 Rate = Annotated[float, Range(least=0, most=0.999, note="0 is off")]
 Size = Annotated[int, Range(least=1, most=2**24)]
+BOS = 2  # the invariant of every vocabulary: pad, unk, bos and eos are 0 to 3
+Id = Annotated[int, Range(least=0)]
 Depth = Annotated[int, Range(least=1, most=1000)]  # as deep as DeepNet (Wang 2022)
 
 
@@ -38,7 +40,20 @@ class Architecture:
       qk_norm: RMSNorm on the queries and keys of every head.
       soft_cap: scores are kept within ± this by a tanh; 0 is off.
       norm_placement: pre (Xiong 2020), post (Vaswani 2017) or deepnorm (Wang 2022).
+      norm_epsilon: added to the variance in every norm; 0 takes 1e-5 of LayerNorm, 1e-6 of RMSNorm.
+      final_norm: a norm at the end of the encoder and of the decoder; None: with pre-norm.
       bias: whether attention projections have biases.
+      ff_bias: whether the feed-forward has biases; None: unless its activation is gated.
+      embedding_norm: a norm on the embedded tokens with their positions.
+      embedding_scale: by which embedded tokens are multiplied; 0 takes sqrt(d_model).
+      attention_scale: by which the products of queries and keys are multiplied; 0 takes
+        1/sqrt(head_dim). Of softmax and local attention.
+      output_scale: by which the decoder's output is multiplied before the output table scores it.
+      output_bias: a number for every id that is added to its logit.
+      decoder_start: the id whose embedding the decoder starts a sentence with; 2 is bos.
+      closed_rows: ids of the target vocabulary that no text has, such as a bos that the decoder
+        does not start with; the softmax leaves them out.
+      unwritten: further ids that search never writes; the softmax has them.
       dropout: on embeddings and on every sublayer's output; the others on attention weights and
         inside the feed-forward.
       tie: which of the source, target and output tables are one.
@@ -62,7 +77,24 @@ class Architecture:
     norm: layers.Norm = "layer"
     norm_placement: layers.Placement = "pre"
     activation: layers.Activation = "relu"
+    norm_epsilon: Annotated[
+        float, Range(least=1e-12, most=0.1, special=0, note="0 takes 1e-5 or, of RMSNorm, 1e-6")
+    ] = 0.0  # fmt: skip
+    final_norm: bool | None = None
     bias: bool = True
+    ff_bias: bool | None = None
+    embedding_norm: bool = False
+    embedding_scale: Annotated[
+        float, Range(least=1e-6, most=1e6, special=0, note="0 takes sqrt(d_model)")
+    ] = 0.0  # fmt: skip
+    attention_scale: Annotated[
+        float, Range(least=1e-6, most=1e6, special=0, note="0 takes 1/sqrt(head_dim)")
+    ] = 0.0  # fmt: skip
+    output_scale: Annotated[float, Range(least=1e-6, most=1e6)] = 1.0
+    output_bias: bool = False
+    decoder_start: Id = 2
+    closed_rows: tuple[Id, ...] = ()
+    unwritten: tuple[Id, ...] = ()
     dropout: Rate = 0.1
     attention_dropout: Rate = 0.0
     activation_dropout: Rate = 0.0
@@ -140,6 +172,18 @@ def head_width(arch: Architecture) -> int:
     """H."""
     Values("head_width").instance(Architecture, arch=arch)
     return arch.head_dim or arch.d_model // arch.heads
+
+
+def embedding_scale(arch: Architecture) -> float:
+    """By which embedded tokens are multiplied."""
+    Values("embedding_scale").instance(Architecture, arch=arch)
+    return arch.embedding_scale or arch.d_model**0.5
+
+
+def has_final_norm(arch: Architecture) -> bool:
+    """Whether the encoder and the decoder end with a norm."""
+    Values("has_final_norm").instance(Architecture, arch=arch)
+    return arch.norm_placement == "pre" if arch.final_norm is None else arch.final_norm
 
 
 def compute_dtype(execution: Execution) -> jnp.dtype:

@@ -9,17 +9,27 @@ from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tfm import attention, embeddings, layers
-from tfm.params import Tree
+from tfm.params import Tree, like
 from tfm.quantize import Weight
 from tfm.sharding import NO_MESH, Layout
 from tfm.transformer import arguments
 from tfm.transformer.batch import Batch
-from tfm.transformer.config import Architecture, Execution, compute_dtype, table_names
+from tfm.transformer.config import (
+    BOS,
+    Architecture,
+    Execution,
+    compute_dtype,
+    embedding_scale,
+    table_names,
+)
 from tfm.transformer.context import cross_context, self_context
 from tfm.transformer.layer import LayerOutput, final_norm, layer, run_layers
 from tfm.transformer.params import Side
+
+CLOSED = -200.0  # logit of a closed row
 
 
 def forward(
@@ -33,8 +43,7 @@ def forward(
 ) -> jax.Array:
     """Teacher forcing: a (packed) batch → the decoder's hidden states [B,T,D].
 
-    Position t of the result has seen targets 0..t; ``embeddings.logits(hidden, output_table)``
-    scores what comes next.
+    Position t of the result has seen targets 0..t; ``logits`` scores what comes next.
 
     Args:
       params: of ``declare(arch)``.
@@ -191,7 +200,7 @@ def _encode(
     x_BSD, kept = run_layers(
         block, encoder["layers"], arch.encoder_layers, input_BSD, layers_key, execution
     )
-    return final_norm(encoder, x_BSD), kept, input_BSD
+    return final_norm(encoder, x_BSD, arch.norm_epsilon), kept, input_BSD
 
 
 def _decode(
@@ -227,13 +236,47 @@ def _decode(
     x_BTD, kept = run_layers(
         block, decoder["layers"], arch.decoder_layers, input_BTD, layers_key, execution
     )
-    return final_norm(decoder, x_BTD), kept, input_BTD
+    return decoder_output(decoder, arch, x_BTD), kept, input_BTD
 
 
 def output_table(params: Tree, arch: Architecture) -> Weight:
     """The table [V,D] that scores the decoder's output, tied or not."""
     arguments.check_table(arguments.check_call("output_table", arch=arch), params, arch, 2)
     return params["output"] if "output" in params else params["tables"][table_names(arch)[2]]
+
+
+def output_bias(params: Tree, arch: Architecture) -> jax.Array | None:
+    """What is added to the logits, [V] float32: the output bias, and -200 at closed rows.
+
+    -200 closes a row: its probability is 0 in float32, and label smoothing hardly sees it.
+    """
+    check = arguments.check_call("output_bias", arch=arch)
+    arguments.check_output_bias(check, params, arch)
+    if not arch.output_bias and not arch.closed_rows:
+        return None
+    bias_V = jnp.zeros(arch.target_vocab)
+    if arch.output_bias:
+        bias_V = jnp.asarray(params["decoder"]["output_bias"], jnp.float32)
+    if arch.closed_rows:
+        bias_V = bias_V.at[np.array(arch.closed_rows)].set(CLOSED)
+    return bias_V
+
+
+def logits(params: Tree, arch: Architecture, hidden_BTD: jax.Array) -> jax.Array:
+    """Scores of every id after each of the decoder's hidden states: [B,T,V] float32."""
+    check = arguments.check_call("logits", arch=arch)
+    check.floats(hidden_BTD=hidden_BTD)
+    arguments.check_table(check, params, arch, 2)
+    logits_BTV = embeddings.logits(hidden_BTD, output_table(params, arch))
+    bias_V = output_bias(params, arch)
+    return logits_BTV if bias_V is None else logits_BTV + like(bias_V, logits_BTV)
+
+
+def decoder_output(decoder: Tree, arch: Architecture, x_BTD: jax.Array) -> jax.Array:
+    """From the output of the last layer to hidden states: final norm and scale."""
+    arguments.check_call("decoder_output", arch=arch)
+    x_BTD = final_norm(decoder, x_BTD, arch.norm_epsilon)
+    return x_BTD if arch.output_scale == 1 else x_BTD * arch.output_scale
 
 
 def embed_tokens(
@@ -260,12 +303,16 @@ def embed_tokens(
     arguments.check_table(check, params, arch, get_args(Side).index(side))
     arguments.check_shared(check, params.get(side), arch, f"params[{side!r}]")
     table_VD = params["tables"][table_names(arch)[("encoder", "decoder").index(side)]]
-    x_BTD = _embed(tokens_BT, table_VD, execution, layout) * arch.d_model**0.5
+    if side == "decoder" and arch.decoder_start != BOS:
+        tokens_BT = jnp.where(tokens_BT == BOS, arch.decoder_start, tokens_BT)
+    x_BTD = _embed(tokens_BT, table_VD, execution, layout) * embedding_scale(arch)
     if arch.positions.acts_on == "input":
         replicated = jax.tree.map(
             lambda x: layout.constrain(x, *[None] * x.ndim), params[side].get("positions")
         )
         x_BTD += arch.positions.input(replicated, positions_BT, arch.d_model)
+    if arch.embedding_norm:
+        x_BTD = layers.norm(params[side]["embedding_norm"], x_BTD, arch.norm_epsilon)
     return x_BTD.astype(compute_dtype(execution))
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args, overload
 import jax
 import jax.numpy as jnp
 
-from tfm import attention, embeddings, masks
+from tfm import attention, masks
 from tfm.attention import linear
 from tfm.params import Tree, unstack
 from tfm.quantize import Int8, Weight, int8
@@ -23,8 +23,8 @@ from tfm.transformer.cache import (
 )
 from tfm.transformer.config import Architecture, Execution, compute_dtype, table_names
 from tfm.transformer.context import cached_cross_context, step_context
-from tfm.transformer.forward import embed_tokens, output_table
-from tfm.transformer.layer import final_norm, layer
+from tfm.transformer.forward import decoder_output, embed_tokens, logits
+from tfm.transformer.layer import layer
 from tfm.transformer.params import Side
 from tfm.values import known_values
 
@@ -228,7 +228,7 @@ def decode_step(
         x_BRD = output.x
         layer_caches.append(output.self_attention.cache)
         weights.append(output.cross_attention.weights)
-    logits_BRV = embeddings.logits(final_norm(decoder, x_BRD), output_table(params, arch))
+    logits_BRV = logits(params, arch, decoder_output(decoder, arch, x_BRD))
     logits_BRV = layout.constrain(logits_BRV, "batch", None, None)
     cache = dataclasses.replace(
         cache,

@@ -63,14 +63,17 @@ def layer(
     decoder = cross_kv is not None
     _check(params, x_BTD, arch, context, cross_kv, cross_context, key, layout)
     keys = layers.split(key, 6)
-    placement, alpha = arch.norm_placement, _alpha(arch, decoder)
+    placement, alpha, epsilon = arch.norm_placement, _alpha(arch, decoder), arch.norm_epsilon
     rate, inner_rate = (arch.dropout, arch.activation_dropout) if key is not None else (0.0, 0.0)
 
     def add_norm(name: str, x: jax.Array, y: jax.Array, key: jax.Array | None) -> jax.Array:
-        x = layers.add_norm(params[name], x, y, placement, alpha=alpha, dropout_rate=rate, key=key)
+        x = layers.add_norm(
+            params[name], x, y, placement,
+            alpha=alpha, epsilon=epsilon, dropout_rate=rate, key=key,
+        )  # fmt: skip
         return layout.constrain(x, "batch", "length", None)
 
-    h_BTD = layers.pre_norm(params["self_norm"], x_BTD, placement)
+    h_BTD = layers.pre_norm(params["self_norm"], x_BTD, placement, epsilon)
     own = self_attention(
         params["self"], h_BTD, arch, context, cache=cache, key=keys[0], layout=layout
     )
@@ -78,14 +81,14 @@ def layer(
     attention_input, cross, residual = h_BTD, None, [x_BTD]
 
     if cross_kv is not None:
-        h_BTD = layers.pre_norm(params["cross_norm"], x_BTD, placement)
+        h_BTD = layers.pre_norm(params["cross_norm"], x_BTD, placement, epsilon)
         cross = cross_attention(
             params["cross"], h_BTD, cross_kv, arch, cross_context, key=keys[2], layout=layout
         )
         x_BTD = add_norm("cross_norm", x_BTD, cross.out, keys[3])
         residual.append(x_BTD)
 
-    h_BTD = layers.pre_norm(params["ff_norm"], x_BTD, placement)
+    h_BTD = layers.pre_norm(params["ff_norm"], x_BTD, placement, epsilon)
     y_BTD = layers.feed_forward(
         params["ff"], h_BTD, arch.activation, dropout_rate=inner_rate, key=keys[4]
     )
@@ -161,11 +164,17 @@ def run_layers(
     return x_BTD, jax.tree.map(lambda *layer: jnp.stack(layer), *kept)
 
 
-def final_norm(params: Tree, x_BTD: jax.Array) -> jax.Array:
-    """The norm that a pre-norm stack ends with; a post-norm stack has none."""
+def final_norm(params: Tree, x_BTD: jax.Array, epsilon: float = 0.0) -> jax.Array:
+    """The norm that a pre-norm stack ends with; a post-norm stack has none by default.
+
+    Args:
+      params: of the encoder or the decoder.
+      epsilon: see ``layers.norm``.
+    """
     check = Check("final_norm")
     check.instance(Mapping, params=params)
     check.floats(x_BTD=x_BTD)
+    check.not_negative(epsilon=epsilon)
     if "norm" in params:
         check.params(params, {"norm/scale": "D", "norm/bias?": "D"}, "transformer.declare")
-    return layers.norm(params["norm"], x_BTD) if "norm" in params else x_BTD
+    return layers.norm(params["norm"], x_BTD, epsilon) if "norm" in params else x_BTD

@@ -7,8 +7,8 @@ import jax
 
 from tfm import attention, embeddings, layers
 from tfm.attention import additive
-from tfm.params import Initializer, Param, Tree, is_param, stack
-from tfm.transformer.config import Architecture, head_width, table_names
+from tfm.params import Initializer, Param, Tree, is_param, stack, zeros
+from tfm.transformer.config import Architecture, has_final_norm, head_width, table_names
 from tfm.transformer.validate import validate
 from tfm.values import Values
 
@@ -41,8 +41,12 @@ def _side(arch: Architecture, name: Side, depth: int) -> Tree:
     positions = arch.positions.side_params(arch.d_model, arch.heads)
     if positions is not None:
         tree["positions"] = positions
-    if arch.norm_placement == "pre":
+    if has_final_norm(arch):
         tree["norm"] = layers.norm_params(arch.d_model, arch.norm)
+    if arch.embedding_norm:
+        tree["embedding_norm"] = layers.norm_params(arch.d_model, arch.norm)
+    if arch.output_bias and name == "decoder":
+        tree["output_bias"] = Param((arch.target_vocab,), ("vocab",), zeros)
     return tree
 
 
@@ -51,7 +55,9 @@ def declare_layer(arch: Architecture, side: Side) -> Tree:
     norm = layers.norm_params(arch.d_model, arch.norm)
     tree = {
         "self": _attention(arch, arch.attention) | _relative(arch), "self_norm": norm,
-        "ff": layers.feed_forward_params(arch.d_model, arch.d_ff, arch.activation),
+        "ff": layers.feed_forward_params(
+            arch.d_model, arch.d_ff, arch.activation, arch.ff_bias
+        ),
         "ff_norm": norm,
     }  # fmt: skip
     if side == "decoder":

@@ -64,6 +64,17 @@ def _sizes(arch: Architecture, vocabularies: bool) -> Iterator[str]:
             f"tie={arch.tie!r} needs one vocabulary, got source {arch.source_vocab} and target "
             f"{arch.target_vocab}: set tokenizer.joint, or tie less"
         )
+    for field in ("closed_rows", "unwritten"):
+        if vocabularies and max(getattr(arch, field), default=0) >= arch.target_vocab:
+            yield (
+                f"{field} {getattr(arch, field)}: ids of the target vocabulary are less than "
+                f"target_vocab {arch.target_vocab}"
+            )
+    if vocabularies and arch.decoder_start >= arch.target_vocab:
+        yield (
+            f"decoder_start {arch.decoder_start} is no id of the target vocabulary, which has "
+            f"target_vocab {arch.target_vocab}"
+        )
     if problem := arch.positions.problem(arch.d_model, arch.heads, head_width(arch)):
         yield f"positions={schemes.name(arch.positions)!r}: {problem}"
 
@@ -81,6 +92,23 @@ def _variants(arch: Architecture) -> Iterator[str]:
         yield (
             f"attention='linear' with {field}={getattr(arch, field)}: linear attention forms "
             "neither scores nor weights for it to act on; set it to 0"
+        )
+    if arch.attention_scale and {arch.attention, arch.cross_attention} & {"additive", "linear"}:
+        field = "attention" if arch.attention in ("additive", "linear") else "cross_attention"
+        yield (
+            f"attention_scale {arch.attention_scale} with {field}={getattr(arch, field)!r}: it has "
+            "no products of queries and keys to scale; set attention_scale to 0"
+        )
+    if arch.attention_scale and acts_on == "relative":
+        yield (
+            f"attention_scale {arch.attention_scale} with positions="
+            f"{schemes.name(arch.positions)!r}: its terms are defined with the scale 1/sqrt(H); "
+            "set attention_scale to 0"
+        )
+    if arch.final_norm is False and arch.norm_placement == "pre":
+        yield (
+            "final_norm=False with norm_placement='pre': the output of a pre-norm stack is a sum "
+            "that nothing normalises; set final_norm to None"
         )
     if arch.attention == "additive" and acts_on in ("rotation", "relative"):
         yield (

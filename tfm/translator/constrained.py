@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfm.data.tokenizer import Tokenizer
+from tfm.decoding import Decode
 from tfm.translator import text_constraints
 from tfm.translator.text_constraints import Encoded, ForText, TextConstraints
 
@@ -47,6 +48,15 @@ def of_parts(
         rest = dataclasses.replace(one, prefix="")
         found += [rest if i else one for i in range(len(own))]
     return found
+
+
+def check(wishes: Sequence[TextConstraints], decode: Decode) -> None:
+    """Raises ValueError if a strategy cannot meet the constraints."""
+    if decode.search == "sample" and any(wish.required for wish in wishes):
+        raise ValueError(
+            "phrases that must appear, as of a glossary, need strategy beam or diverse, or mbr "
+            f"with mbr_over beam; this is strategy {decode.strategy}"
+        )
 
 
 def search(

@@ -113,17 +113,20 @@ def assemble(
 
 
 def n_best(
-    translator: Translator, texts: Sequence[str], n: int, **decode: Any
+    translator: Translator, texts: Sequence[str], n: int, search: Any = None, **decode: Any
 ) -> list[list[Translation]]:
     """Documents → the ``n`` best translations of each, as of ``Translator.n_best``.
 
     The k-th best translations of the sentences make the k-th best of the document.
+
+    Args:
+      search: translates the sentences, as ``Translator.n_best``, which it is by default.
     """
     data = translator.experiment.data
     source, target = language(data.source), language(data.target)
     documents = [segments(text) for text in texts]
     flat = [part.text for document in documents for part in document if part.translated]
-    found = iter(translator.n_best(flat, n, **decode))
+    found = iter((search or translator.n_best)(flat, n, **decode))
     result = []
     for document in documents:
         own = [next(found) for part in document if part.translated]

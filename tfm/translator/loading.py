@@ -3,11 +3,12 @@
 import dataclasses
 import logging
 from os import PathLike
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tfm import checkpoint, config, params, ranges, sharding, transformer
 from tfm.config import SENTENCE_LENGTH
-from tfm.data import tokenizer
+from tfm.data import foreign, tokenizer
+from tfm.data.tokenizer import Tokenizer
 from tfm.params import Tree
 from tfm.positions.rotary import SCALING
 from tfm.run_folder import RunFolder
@@ -55,8 +56,9 @@ def load(
         expected = params.abstract(transformer.declare(experiment.model))
     except ValueError as error:
         raise ValueError(f"model {folder}: {error}") from error
+    names: tuple[Literal["source", "target", "joint"], ...]
     names = ("joint", "joint") if experiment.tokenizer.joint else ("source", "target")
-    source, target = (tokenizer.load(folder.tokenizer(name)) for name in names)
+    source, target = (open_tokenizer(folder, name) for name in names)
     sizes = experiment.model.source_vocab, experiment.model.target_vocab
     if (source.size, target.size) != sizes:
         raise ValueError(
@@ -67,6 +69,14 @@ def load(
     _log.info("model %s: weights of update %d", folder, update)
     layout = NO_MESH if mesh is None else Layout(sharding.make(mesh))
     return Translator(experiment, trained, source, target, layout)
+
+
+def open_tokenizer(folder: RunFolder, name: Literal["source", "target", "joint"]) -> Tokenizer:
+    """The tokenizer of one side, trained here or imported with the model."""
+    imported = folder.imported_tokenizer(name)
+    if imported.is_file():
+        return foreign.load(imported)
+    return tokenizer.load(folder.tokenizer(name))
 
 
 def _weights(folder: RunFolder, expected: Tree) -> tuple[int, Tree]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from tfm import decoding, embeddings, transformer
+from tfm import decoding, transformer
 from tfm.data.tokenizer import BOS, EOS, PAD, UNK
 from tfm.decoding import Attended, Constraints, Decode, Hypotheses, Step
 from tfm.decoding.constraints import NONE
@@ -160,9 +161,10 @@ def search(
         execution=execution,
         layout=layout,
     )
-    return decoding.run(
-        _step(params, arch, decode, execution, layout), state, decode, bos=BOS, eos=EOS
-    )
+    step = _step(params, arch, decode, execution, layout)
+    found = decoding.run(step, state, decode, bos=BOS, eos=EOS)
+    # Every process reads what is found of all sentences.
+    return jax.tree.map(lambda x: layout.constrain(x, *[None] * x.ndim), found)
 
 
 def _step(params: Any, arch: Models, decode: Decode, execution: Execution, layout: Layout) -> Step:
@@ -194,7 +196,11 @@ def _model_step(
         state = Attended(cache, attention_BRS, state.mask)
     else:
         logits_BRV, state = step(state, tokens_BR, parents_BR)
-    return logits_BRV, jax.nn.logsumexp(logits_BRV, axis=-1), state
+    log_z_BR = jax.nn.logsumexp(logits_BRV, axis=-1)
+    if arch.unwritten or arch.closed_rows:
+        never = np.array([*arch.unwritten, *arch.closed_rows])
+        logits_BRV = logits_BRV.at[:, :, never].set(-jnp.inf)
+    return logits_BRV, log_z_BR, state
 
 
 def score(
@@ -216,12 +222,12 @@ def score(
     hidden = tuple(
         transformer.forward(own, one, batch, execution=execution) for own, one in members
     )
-    tables = [transformer.output_table(own, one) for own, one in members]
 
     def sentence(row: tuple[tuple[jax.Array, ...], jax.Array]) -> jax.Array:
         hidden, target_T = row
         logits = [
-            embeddings.logits(x_TD, table) for x_TD, table in zip(hidden, tables, strict=True)
+            transformer.logits(own, one, x_TD[None])[0]
+            for (own, one), x_TD in zip(members, hidden, strict=True)
         ]
         log_probs_TV = jax.nn.log_softmax(logits[0])
         if len(logits) > 1:

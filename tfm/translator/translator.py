@@ -109,8 +109,8 @@ class Translator:
             report what is not met.
 
         Raises:
-          ValueError: a setting out of its range, or ``n`` is more than the beam size or the number
-            of samples.
+          ValueError: a setting out of its range, ``n`` is more than the beam size or the number of
+            samples, or constraints that the strategy cannot meet.
         """
         settings = self.decode_settings(**decode)
         if not 1 <= n <= settings.hypotheses:
@@ -129,6 +129,8 @@ class Translator:
                 )
         flat = [part for own in parts for part in own]
         wishes = None if constraints is None else constrained.of_parts(constraints, texts, parts)
+        if wishes is not None:
+            constrained.check(wishes, settings)
 
         def search(chosen: Sequence[int], decode: Decode) -> list[list[Translation]]:
             some = [flat[i] for i in chosen]

@@ -68,10 +68,11 @@ class Frame(NamedTuple):
         return zh, en[0].upper() + en[1:]
 
 
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)(?:([.*@])([a-z_]+))?\}")
+PLACEHOLDER = re.compile(r"\{([a-z_]+)(?:([.*@])([a-z_]+))?\}")
 
 
-def _zh_part(placeholder: re.Match, slots: tuple[str, ...]) -> Part:
+def zh_part(placeholder: re.Match, slots: tuple[str, ...]) -> Part:
+    """What renders a placeholder of a Chinese template."""
     name, kind, form = placeholder.groups()
     i = slots.index(name)
     if kind == "*":
@@ -81,7 +82,8 @@ def _zh_part(placeholder: re.Match, slots: tuple[str, ...]) -> Part:
     return lambda words: words[i].zh[form]
 
 
-def _en_part(placeholder: re.Match, slots: tuple[str, ...]) -> Part:
+def en_part(placeholder: re.Match, slots: tuple[str, ...]) -> Part:
+    """What renders a placeholder of an English template."""
     name, kind, form = placeholder.groups()
     if kind == "@":
         j = slots.index(form)
@@ -106,7 +108,7 @@ def _count(number: dict[str, str], noun: dict[str, str]) -> str:
 
 def _compile(template: str, slots: tuple[str, ...], part: Callable) -> tuple[Part, ...]:
     parts, end = [], 0
-    for placeholder in _PLACEHOLDER.finditer(template):
+    for placeholder in PLACEHOLDER.finditer(template):
         parts += [template[end : placeholder.start()], part(placeholder, slots)]
         end = placeholder.end()
     return tuple(p for p in (*parts, template[end:]) if p != "")
@@ -116,24 +118,29 @@ def _frame(number: int, first: str, second: str) -> Frame:
     """Compiles the two lines of a frame; its slots are sorted by the size of their tables."""
     name, zh = first.split()
     names = dict.fromkeys(
-        n for placeholder in _PLACEHOLDER.finditer(zh) for n in placeholder.groups() if n in TABLES
+        n for placeholder in PLACEHOLDER.finditer(zh) for n in placeholder.groups() if n in TABLES
     )
     slots = tuple(sorted(names, key=lambda n: -len(TABLES[n])))
     tables = tuple(TABLES[n] for n in slots)
-    en = _compile(second.strip(), slots, _en_part)
-    return Frame(name, number, slots, tables, _compile(zh, slots, _zh_part), en)
+    en = _compile(second.strip(), slots, en_part)
+    return Frame(name, number, slots, tables, _compile(zh, slots, zh_part), en)
 
 
 @functools.cache
-def _frames() -> tuple[Frame, ...]:
+def compiled() -> tuple[Frame, ...]:
+    """All frames, by their numbers."""
+    return tuple(_frame(number, *pair) for number, pair in enumerate(templates()))
+
+
+def templates() -> list[tuple[str, str]]:
+    """The two lines of every frame: name and Chinese, and English."""
     lines = [line for line in FRAMES.strip().splitlines() if not line.startswith("#")]
-    pairs = zip(lines[::2], lines[1::2], strict=True)
-    return tuple(_frame(number, *pair) for number, pair in enumerate(pairs))
+    return list(zip(lines[::2], lines[1::2], strict=True))
 
 
 def frames() -> tuple[str, ...]:
     """Returns the names of the sentence frames."""
-    return tuple(frame.name for frame in _frames())
+    return tuple(frame.name for frame in compiled())
 
 
 def count() -> int:
@@ -143,7 +150,7 @@ def count() -> int:
     """
     return sum(
         math.prod(len(TABLES[slot]) for slot in frame.slots if slot not in NUMERALS)
-        for frame in _frames()
+        for frame in compiled()
     )
 
 
@@ -155,7 +162,7 @@ def _key_sizes(frame: Frame) -> tuple[int, int]:
 @functools.cache
 def _keys(number: int, split: str) -> np.ndarray:
     """Returns a frame's keys in a split, int32: i * (size of the second slot) + k."""
-    first, second = _key_sizes(_frames()[number])
+    first, second = _key_sizes(compiled()[number])
     residues = (7 * np.arange(first)[:, None] + 3 * np.arange(second) + number) % _MODULUS
     return np.flatnonzero(np.isin(residues, list(_RESIDUES[split]))).astype(np.int32)
 
@@ -171,7 +178,7 @@ def _ends(split: str) -> tuple[int, ...]:
 
     All frames get the same number of pairs, as far as their capacity allows.
     """
-    capacity = {frame.number: _capacity(frame, split) for frame in _frames()}
+    capacity = {frame.number: _capacity(frame, split) for frame in compiled()}
     shares, remaining = {}, _SIZES[split]
     for done, number in enumerate(sorted(capacity, key=capacity.__getitem__)):
         shares[number] = min(capacity[number], remaining // (len(capacity) - done))
@@ -218,7 +225,7 @@ def draw(split: str, index: int) -> tuple[Frame, Fillers]:
     ends = _ends(split)
     position = _permute(index, _SIZES[split], 1)
     number = bisect(ends, position)
-    frame = _frames()[number]
+    frame = compiled()[number]
     rank = position - (ends[number - 1] if number else 0)
     code = _permute(rank, _capacity(frame, split), 2 * number + 3)
     rest = []

@@ -1,10 +1,12 @@
 """Texts and HTML through one call of the service."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from tfm.serve import markup
 from tfm.serve.context import Context
+from tfm.serve.refusal import Refusal
 
 
 class Translated(NamedTuple):
@@ -37,7 +39,10 @@ async def translate_format(
         others = [[a.text for a in result.alternatives] for result in answer.results]
         return Translated(found, others, answer.detected, answer.confidence)
     service.check(texts, alternatives)  # before the work of taking them apart
-    fragments = [markup.take_apart(text) for text in texts]
+    try:
+        fragments = await asyncio.to_thread(lambda: [markup.take_apart(text) for text in texts])
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
     inside = [text for fragment in fragments for text in fragment.texts]
     answer = await service.translate(inside, source, target)
     results = iter(answer.results)

@@ -73,7 +73,8 @@ async def stream(context: Context, given: dict[str, Any]) -> Response:
     text = bodies.text(given, "text")
     source, target = bodies.text(given, "source", "auto"), bodies.text(given, "target")
     service = context.service
-    service.check([text])
+    sentences = [part for part in _SENTENCES.split(text) if part]
+    service.check(sentences)
     if source.lower() == "auto":
         found = await service.detect(text)
         known = service.models.sources(target)
@@ -81,7 +82,6 @@ async def stream(context: Context, given: dict[str, Any]) -> Response:
     service.models.route(source, target)  # refused before anything is sent
 
     async def events() -> AsyncIterator[str]:
-        sentences = [part for part in _SENTENCES.split(text) if part]
         for i, sentence in enumerate(sentences):
             try:
                 (result,) = (await service.translate([sentence], source, target)).results
