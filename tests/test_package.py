@@ -41,7 +41,7 @@ def test_the_readme_example_works_after_importing_the_package_alone():
     assert fresh("import tfm; print(tfm.inspect.trace.__module__)") == "tfm.inspect.trace"
 
 
-@pytest.mark.parametrize("name", ["inspekt", "_hidden", "__main__"])
+@pytest.mark.parametrize("name", ["inspekt", "_hidden", "__version_info__"])
 def test_an_unknown_name_is_the_usual_attribute_error(name):
     with pytest.raises(AttributeError, match=f"module 'tfm' has no attribute '{name}'"):
         getattr(tfm, name)

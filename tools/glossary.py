@@ -6,6 +6,14 @@
 The terms come from the training text: for sequences of 2 to 4 characters that stand in the test
 set, the English word that occurs most often in the same pairs, by Dice's coefficient. So no
 reference is read, and a term may be wrong for a sentence, as in life.
+
+Tatoeba zh→en, d=256, 3+3 layers, 200 terms that stand 502 times in 404 of 1,000 test sentences,
+beam 5, two CPU cores beside other jobs, a model whose training had not ended (BLEU by
+sacreBLEU 2.6.0, nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp):
+
+    plain                        84.26 % of terms   27.13 BLEU (early stopping best: 27.28)
+    glossary                    100.00 %            26.33      (26.40)
+    terms as a forced prefix     97.41 %            22.07
 """
 
 import argparse

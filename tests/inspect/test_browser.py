@@ -49,7 +49,7 @@ def browser():
 
 def traced(kind, untrained):
     """The trace of a sentence through a random model of that kind."""
-    decode = {"max_length_factor": 0.5, "max_length_offset": 2}
+    decode = {"max_length_factor": 0.5, "max_length_offset": 2, "min_length": 4}
     model = untrained(decode=decode, **SIZES | {"tie": "target-output"} | kind)
     return inspect.trace(model, "ab ce", "dca")
 

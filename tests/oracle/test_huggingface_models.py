@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfm import transformer
+from tfm.data.tokenizer import BOS, PAD
 from tfm.decoding import Decode
 from tfm.interop.huggingface.families import FAMILIES
 from tfm.interop.huggingface.model import export_tensors, import_model
@@ -156,16 +157,19 @@ def test_an_imported_model_gives_the_numbers_of_transformers(name):
 def test_search_finds_what_generate_finds(name, beam):
     model, _, ours = imported(name)
     source, real = sources(name, seed=beam)
+    rows = ours.rows["target"]
+    never = [int(rows[i]) for i in (PAD, BOS) if rows[i] >= 0]  # which ours never writes
     with torch.no_grad():
         want = model.generate(
             input_ids=torch.tensor(source), attention_mask=torch.tensor(real), num_beams=beam,
             do_sample=False, max_new_tokens=LIMIT, early_stopping=beam > 1, length_penalty=1.0,
-            return_dict_in_generate=True, output_scores=True,
+            return_dict_in_generate=True, output_scores=True, suppress_tokens=never or None,
         )  # fmt: skip
     decode = Decode(
         beam_size=beam,
         length_penalty=1.0,
         length_norm="power",
+        unk=True,
         max_length_factor=0.0,
         max_length_offset=LIMIT,
     )

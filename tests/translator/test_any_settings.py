@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tfm import decoding
@@ -14,6 +14,8 @@ from tfm.decoding import Decode
 from tfm.translator import TextConstraints, buckets, programs
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
+
+PHASES = (Phase.generate,)  # shrinking would compile for hours
 
 LINES = [
     "abc", "", "fed cab", "  \t", "🙂 中文 ﷽", "a" * 30, "\u2581b", "hh", "<b>a</b>", "bad\r",
@@ -99,14 +101,16 @@ def forced(model, decode, wish):
     R = decode.hypotheses
     tokens, lengths = np.asarray(found.tokens).reshape(3 * R, -1), np.ravel(found.lengths)
     written = np.arange(tokens.shape[1]) < lengths[:, None]
-    assert lengths.max() > 0
+    assert wish.required or lengths.max() > 0  # phrases may be impossible with other settings
     assert not np.isin(tokens[written], (0, 2) if decode.unk else (0, 1, 2)).any()
     scores = programs.score(model.params, np.repeat(source, R, axis=0), tokens, **options)
     there = lengths > 0
-    np.testing.assert_allclose(np.ravel(found.log_probs)[there], scores[there], rtol=1e-3)
+    np.testing.assert_allclose(
+        np.ravel(found.log_probs)[there], scores.sum(axis=1)[there], rtol=1e-3
+    )
 
 
-@settings(max_examples=2, deadline=None, derandomize=True, database=None)
+@settings(max_examples=1, deadline=None, derandomize=True, database=None, phases=PHASES)
 @given(option_sets())
 def test_any_settings(model, chosen):
     few = [line for line in LINES if len(line) < 7 and (len(line) % 2 or not line.strip())]
@@ -114,7 +118,7 @@ def test_any_settings(model, chosen):
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@settings(max_examples=4, deadline=None, derandomize=True, database=None, phases=PHASES)
 @given(option_sets())
 def test_more_settings(model, chosen):
     check(model, *chosen)
@@ -124,7 +128,7 @@ def test_every_setting_is_drawn():
     """A new field of ``Decode`` has its place here."""
     fixed = {
         "strategy", "length_norm", "diversity", "seed", "mbr_over", "ensemble_average",
-        "max_length", "max_length_factor", "max_length_offset", "batch_size",
+        "max_length", "max_length_factor", "max_length_offset", "batch_size", "guard",
     }  # fmt: skip
     drawn = {name for strategy in OF.values() for name in strategy} | set(ANY)
     assert drawn | fixed == {field.name for field in dataclasses.fields(Decode)}

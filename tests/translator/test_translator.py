@@ -100,7 +100,7 @@ def test_n_best_of_more_than_the_beam_is_refused(model):
 def test_a_translation_of_one_part_has_that_part(model):
     ((found,), (blank,)) = model.n_best(["  ab \t c ", " "], 1)
     assert found.parts == (("ab c", found.text),)  # as the tokenizer sees it
-    assert dataclasses.astuple(blank) == ("", 0.0, 0.0, (), (), "")
+    assert dataclasses.astuple(blank) == ("", 0.0, 0.0, (), (), (), "")
 
 
 def test_a_beam_of_one_is_greedy(model):

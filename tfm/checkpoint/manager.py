@@ -218,7 +218,11 @@ class CheckpointManager:
         self, error: Exception, kind: storage.ErrorKind, may_retry: bool
     ) -> SaveOutcome:
         """Logs the error, then pauses before another try, or raises OSError."""
-        if cleanup_error := _caught(self._remove_leftovers):
+        for pause in (0.1, 0.3, 1.0, 0.0):  # while a thread still writes there
+            if not (cleanup_error := _caught(self._remove_leftovers)):
+                break
+            time.sleep(pause)
+        else:
             _log.debug(f"{self._folder}: leftovers not removed yet: {cleanup_error}")
         latest = self.latest()
         message = (
@@ -246,8 +250,8 @@ class CheckpointManager:
     def _remove_leftovers(self) -> None:
         """Removes the temporary folders of a failed save.
 
-        If that fails, because a thread still writes there or the storage is down, the next start
-        removes them.
+        If that fails, because a thread still writes there or the storage is down, the next try or
+        the next start removes them.
         """
         self._manager.reload()
         if self._group.is_primary:

@@ -43,6 +43,7 @@ _BY_SIZE: dict[int, np.dtype] = {
     1: np.dtype("int8"),
 }  # before version 4
 _MOST, _LONGEST = 100_000, 256  # variables, and bytes of a name
+_MOST_DIMENSIONS = 4  # of a weight of any model
 _INT16_SCALE = 2**10
 _ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu", "silu", "gelu_exact")  # by their numbers
 _ALIBI = ("alibi", "alibi_use_positive_positions", "scale_alibi")
@@ -103,7 +104,10 @@ def read(content: bytes) -> Binary:
     variables: dict[str, np.ndarray] = {}
     for _ in range(count):
         key = reader.text()
-        shape = tuple(reader.number("I") for _ in range(reader.number("B")))
+        rank = reader.number("B")
+        if rank > _MOST_DIMENSIONS:
+            raise ValueError(f"{key} has {rank} dimensions")
+        shape = tuple(reader.number("I") for _ in range(rank))
         if version >= 4:
             kind, size = reader.number("B"), reader.number("I")
             if kind >= len(_DTYPES):
