@@ -172,6 +172,14 @@ def failures(call: Call) -> list[str]:
     return found
 
 
+def assert_refused(call: Call) -> None:
+    """Right arguments are taken, and every mistake is refused by function and argument."""
+    assert not missing(call)
+    run(call.function, call.arguments)
+    wrong = failures(call)
+    assert not wrong, "\n".join(wrong)
+
+
 def missing(call: Call) -> set[str]:
     """Parameters of the function that the call does not give; flags need no test."""
     parameters = inspect.signature(call.function).parameters.values()

@@ -136,10 +136,7 @@ def test_every_function_is_here():
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_what_is_wrong_is_refused_by_function_and_argument(call):
-    assert not refusals.missing(call)
-    refusals.run(call.function, call.arguments)
-    wrong = refusals.failures(call)
-    assert not wrong, "\n".join(wrong)
+    refusals.assert_refused(call)
 
 
 def test_dropout_with_none_for_a_key_is_inference_and_a_forgotten_key_an_error():

@@ -34,7 +34,7 @@ LEVELS = [
     {"quantize"},
     {"linear"},
     {"processes"},
-    {"params", "terminal", "run_folder", "lock_file", "signals", "ranges", "memory"},
+    {"params", "terminal", "run_folder", "lock_file", "lock_holder", "signals", "ranges", "memory"},
     {"shapes"},
     {"values"},
     {"hint", "storage", "client"},

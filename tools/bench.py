@@ -149,10 +149,10 @@ def decode_trained(
         for count, single in ((len(sentences), False), (alone, True)):
             if not count:
                 continue
-            arguments = beam, sentences[:count], references[:count], single
-            work = f"beam {beam}, {count} sentences" + (", one after the other" if single else "")
-            sides = [partial(maker, *arguments) for maker in makers]
-            rows += measure.compare(work, sides, rounds, 1, unit="sentences/s")
+            work = trained.Work(beam, sentences[:count], references[:count], single)
+            name = f"beam {beam}, {count} sentences" + (", one after the other" if single else "")
+            sides = [partial(maker, work) for maker in makers]
+            rows += measure.compare(name, sides, rounds, 1, unit="sentences/s")
     measure.report(rows, json)
 
 

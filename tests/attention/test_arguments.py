@@ -195,10 +195,7 @@ def test_every_function_is_here():
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_what_is_wrong_is_refused_by_function_and_argument(call):
-    assert not refusals.missing(call)
-    refusals.run(call.function, call.arguments)
-    wrong = refusals.failures(call)
-    assert not wrong, "\n".join(wrong)
+    refusals.assert_refused(call)
 
 
 def refused(message, *arrays, **options):

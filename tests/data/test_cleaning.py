@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from synthetic import Listed
 
 from tfm import config
 from tfm.data import cleaning, scan
@@ -22,24 +23,6 @@ def sentence():
     han = "".join(RNG.choices(HAN, k=count))
     english = " ".join(f"{w}{RNG.randint(0, 999)}" for w in RNG.choices(WORDS, k=count // 3 + 1))
     return f"{han}。", f"{english.capitalize()}."
-
-
-class Listed:
-    """A corpus in memory."""
-
-    dropped, first_dropped = {}, {}
-
-    def __init__(self, texts, fingerprint):
-        self.texts, self.fingerprint = texts, fingerprint
-
-    def __len__(self):
-        return len(self.texts)
-
-    def __getitem__(self, index):
-        return self.texts[index]
-
-    def __getitems__(self, indices):
-        return [self.texts[i] for i in indices]
 
 
 def planted():

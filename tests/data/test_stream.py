@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from synthetic import Listed
 
 from tfm import config
 from tfm.data import mixture, packing, scan, stream, tokenizer, vocabulary
@@ -17,25 +18,6 @@ from tfm.transformer import Batch
 DATA = config.Data(rows=16, source_length=48, target_length=48, seed=3)
 WORDS = "the cat sat on a mat while seven small dogs ran under old green trees"
 PAIRS = 150  # A batch of 16 rows holds some 90 of them, so epochs are short.
-
-
-class Listed:
-    """A corpus in memory, whose pairs can be told apart on both sides."""
-
-    first_dropped = {"empty": 7}  # noqa: RUF012
-    dropped = {"empty": 2}  # noqa: RUF012
-
-    def __init__(self, texts, fingerprint="listed"):
-        self.texts, self.fingerprint = texts, fingerprint
-
-    def __len__(self):
-        return len(self.texts)
-
-    def __getitem__(self, index):
-        return self.texts[index]
-
-    def __getitems__(self, indices):
-        return [self.texts[i] for i in indices]
 
 
 def make_texts(count, seed=0):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfm import transformer
-from tfm.interop import ctranslate2, folders, marian
+from tfm.interop import ctranslate2, folders, marian, model_bin
 from tfm.params import is_param
 from tfm.positions import Sinusoidal
 
@@ -95,7 +95,7 @@ def mutations(count, content, read):
 
 def read_binary(content):
     ctranslate2.import_model(
-        ctranslate2.read(content), {}, {"source": list(PIECES), "target": list(PIECES)}
+        model_bin.read(content), {}, {"source": list(PIECES), "target": list(PIECES)}
     )
 
 
@@ -170,7 +170,7 @@ def test_nan_is_refused_by_the_name_of_the_tensor(tmp_path):
 
 
 def test_what_is_left_over_on_either_side_is_listed(binary):
-    read = ctranslate2.read(binary)
+    read = model_bin.read(binary)
     more = read._replace(variables=read.variables | {"decoder/extra/weight": np.ones(3)})
     with pytest.raises(ValueError, match="has decoder/extra/weight, which the model"):
         ctranslate2.import_model(more, {}, {"source": PIECES, "target": PIECES})
@@ -184,7 +184,7 @@ def test_what_is_left_over_on_either_side_is_listed(binary):
 
 def test_int8_is_within_half_a_step_and_the_rest_keeps_its_bits(binary):
     model = ctranslate2.import_model(
-        ctranslate2.read(binary), {}, {"source": PIECES, "target": PIECES}
+        model_bin.read(binary), {}, {"source": PIECES, "target": PIECES}
     )
     want, got = params(), model.params
     assert (got["encoder"]["norm"]["scale"] == want["encoder"]["norm"]["scale"]).all()

@@ -117,6 +117,20 @@ def test_a_search_on_one_device():
     assert found.step.memory_bytes > found.prefill.memory_bytes / 42
 
 
+def test_a_search_with_sharded_weights():
+    """The work of one chip is its share, and the activations of a step are exchanged."""
+    mesh = {"data": 2, "fsdp": 2, "tensor": 2}
+    experiment = tiny.change(small(), decode={"beam_size": 3, "batch_size": 4}, mesh=mesh)
+    experiment, _ = compiled.complete(experiment, CPU)
+    alone = decoding.compile_search(experiment, CPU, length=16)
+    found = decoding.compile_search(experiment, CPU, length=16, sharded=True)
+    assert (alone.mesh, found.mesh) == (None, sharding.Mesh(**mesh, sequence=1))
+    assert found.sentences == 4
+    assert alone.weights / 4 <= found.weights < alone.weights / 3  # norms stand on every chip
+    assert found.step.flops == alone.step.flops / 8
+    assert alone.step.sent_bytes == 0 < found.step.sent_bytes < found.step.memory_bytes
+
+
 @pytest.fixture
 def chips_of(monkeypatch):
     """``chips_of(gibibytes)`` sets the chips' memory and replaces the compiler by a formula: an

@@ -10,7 +10,7 @@ import jax
 import pytest
 import uvicorn
 
-from tfm.serve import app, guard, models, server
+from tfm.serve import app, connections, models, server
 from tfm.serve.metrics import Metrics
 from tfm.serve.service import Service
 from tfm.serve.settings import Clients, Limits
@@ -37,7 +37,7 @@ class Running:
         self.service = Service(models.Models(served), limits, Metrics())
         config = uvicorn.Config(
             app.application(self.service, clients, any_host),
-            http=guard.protocol(limits), ws="none", lifespan="on", log_config=None,
+            http=connections.protocol(limits), ws="none", lifespan="on", log_config=None,
             access_log=False, proxy_headers=False, timeout_graceful_shutdown=5,
         )  # fmt: skip
         self.server = server.Server(config, self.service)

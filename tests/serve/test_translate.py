@@ -150,7 +150,7 @@ def test_html_keeps_its_tags(served):
 
 
 def test_server_sent_events(served):
-    text = "ab c. d? e"
+    text = "ab c。d？e"
     with served.client.stream(
         "POST", "/v1/translate/stream", json=dict(text=text, source="lower", target="upper")
     ) as answer:
@@ -160,7 +160,7 @@ def test_server_sent_events(served):
     data = [json.loads(event[1].removeprefix("data: ")) for event in events]
     assert kinds == ["sentence"] * 3 + ["done"]
     assert "".join(d["source"] for d in data[:-1]) == text
-    assert [d["text"] for d in data[:-1]] == offline(served, ["ab c.", "d?", "e"])
+    assert [d["text"] for d in data[:-1]] == offline(served, ["ab c。", "d？", "e"])
 
 
 def test_detection_between_languages_of_one_script_is_by_the_models(served):
@@ -182,3 +182,13 @@ def test_models_and_spec(served):
         for method in methods:
             answer = served.client.request(method, path, json={} if method == "post" else None)
             assert answer.status_code in (200, 400), path
+
+
+def test_nothing_is_compiled_while_serving_whatever_the_model_writes(running, untrained):
+    """The guard, on by default, would search again with other settings."""
+    translator = untrained(decode={"guard": "on"}, data={"source": "lower", "target": "upper"})
+    with running(translators=(translator,)) as server:
+        before = translator.compile_seconds
+        for text in ("aaaa aaaa aaaa", "h", "ab cd ef", "hhhhhhhhhh"):
+            assert post(server, "/v1/translate", text=text, source="auto", target="upper")
+        assert translator.compile_seconds == before > 0

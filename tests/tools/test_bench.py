@@ -79,7 +79,8 @@ def test_the_sides_of_tfm_run(measure):
 def test_a_trained_model_on_sentences(measure, tiny_run, alone):
     from peers import trained
 
-    side = trained.tfm(tiny_run, "bfloat16", 2, ["ab", "abc"], ["AB", "ABC"], alone)
+    work = trained.Work(2, ["ab", "abc"], ["AB", "ABC"], alone)
+    side = trained.tfm(tiny_run, "bfloat16", work)
     side.run()
     assert (side.name, side.tokens) == ("tfm bfloat16", 2)
     assert alone or 0 <= side.details["BLEU"] <= 100

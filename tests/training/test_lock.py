@@ -11,11 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import locking
 import pytest
 import tiny
 
 import tfm
-from tfm import lock_file, processes
+from tfm import lock_file, lock_holder, processes
 from tfm.run_folder import RunFolder
 from tfm.training import lock, loop
 from tfm.training.lock import FolderInUse, RunLock
@@ -50,7 +51,7 @@ def files(folder):
 
 def forge(run, age=0.0, **changes):
     """Writes the lock of another process, this one's but for the changes, refreshed ``age`` ago."""
-    record = json.loads(lock.describe_this_process()) | {"token": "forged"} | changes
+    record = json.loads(lock_holder.describe_this_process()) | {"token": "forged"} | changes
     run.mkdir(exist_ok=True)
     path = RunFolder(run).lock
     path.write_text(json.dumps(record))
@@ -117,7 +118,7 @@ def test_a_reused_pid_is_no_holder(tmp_path):
 
 def test_a_process_that_cannot_be_asked_is_judged_by_age(tmp_path, monkeypatch):
     """One of another user, on a machine that hides the processes of others."""
-    monkeypatch.setattr(lock, "_start_of", lambda pid: None)
+    monkeypatch.setattr(lock_holder, "_start_of", lambda pid: None)
     forge(tmp_path, age=10)
     with RunLock(tmp_path, expiry=9):
         pass
@@ -262,24 +263,8 @@ def test_of_many_that_start_together_one_wins(tmp_path, stale):
     for _ in range(20):
         if stale:
             forge(tmp_path, process_start="1")
-        winners, ready = [], threading.Barrier(8)
-
-        def compete(winners=winners, ready=ready):
-            own = RunLock(tmp_path)
-            ready.wait()
-            try:
-                own.__enter__()
-            except FolderInUse:
-                return
-            winners.append(own)
-
-        threads = [threading.Thread(target=compete) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(winners) == 1
-        winners[0].__exit__(None, None, None)
+        (winner,) = locking.winners(tmp_path, 8)
+        winner.__exit__(None, None, None)
         assert files(tmp_path) == {}
 
 

@@ -12,8 +12,9 @@ import pytest
 import tiny
 
 import tfm
-from tfm import checkpoint, config, sharding
+from tfm import checkpoint, config
 from tfm.training import loop, step
+from tfm.training.validation import Validation
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -263,15 +264,16 @@ def test_average_is_validated_and_saved_as_best(short):
 @pytest.mark.parametrize("metric", ["bleu", "loss"])
 def test_weights_that_are_not_numbers_at_a_validation(short, monkeypatch, caplog, metric):
     """One warning a validation, not one a sentence; the run goes on, they are never the best."""
-    replicate = sharding.Layout.replicate
+    scores = Validation.scores
     broken = []
 
-    def at_first(self, tree):
-        tree = replicate(self, tree)
+    def at_first(self, update, weights):
         broken.append(len(broken) < 2)
-        return jax.tree.map(lambda x: x * jnp.nan, tree) if broken[-1] else tree
+        if broken[-1]:
+            weights = jax.tree.map(lambda x: x * jnp.nan, weights)
+        return scores(self, update, weights)
 
-    monkeypatch.setattr(sharding.Layout, "replicate", at_first)
+    monkeypatch.setattr(Validation, "scores", at_first)
     with caplog.at_level(logging.INFO, "tfm"):
         outcome, run = short(train={"stop": "6u", "validate_every": 2, "metric": metric})
     assert outcome.reason == "train.stop 6u reached" and broken == [True, True, False]

@@ -12,6 +12,7 @@ import time
 import pytest
 import tiny
 
+from tfm import lock_holder
 from tfm.translator import bulk
 
 
@@ -83,15 +84,21 @@ def test_another_job_is_refused(tmp_path):
         bulk.run(files, str(tmp_path / "in"), upper, {})
 
 
+def claim(pid, **changes):
+    """The claim of another process."""
+    own = json.loads(lock_holder.describe_this_process())
+    return json.dumps(own | {"pid": pid, "process_start": lock_holder._start_of(pid)} | changes)
+
+
 def test_a_claim_of_the_living_is_respected_and_one_of_the_dead_is_not(tmp_path):
     path = tmp_path / "x.claim"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for pid, free in ((os.getppid(), False), (gone.pid, True)):
-        path.write_text(json.dumps({"host": bulk._host(), "pid": pid}))
+        path.write_text(claim(pid))
         with bulk._claimed(path) as mine:
             assert mine == free
-    path.write_text(json.dumps({"host": "another", "pid": gone.pid}))
+    path.write_text(claim(gone.pid, machine="another"))
     assert not bulk._is_free(path)
     os.utime(path, (time.time() - 100,) * 2)
     assert bulk._is_free(path)

@@ -153,19 +153,19 @@ def test_the_number_of_compiled_shapes_is_bounded(model):
         lengths = 2 * np.ceil(np.log2(limit / 8)) + 1  # two a doubling
         assert len(shapes) <= lengths * (np.ceil(np.log(batch_size) / np.log(4)) + 1)
     model.translate(SHORT + LONG)
-    before = len(model._compiled)
+    before = len(model.programs.by_shape)
     model.translate(["fed", "abcd fed"])
-    assert len(model._compiled) - before <= 2  # one row of each bucket, at most
+    assert len(model.programs.by_shape) - before <= 2  # one row of each bucket, at most
     model.translate(["gag", "fed abcd"])
-    assert len(model._compiled) - before <= 2
+    assert len(model.programs.by_shape) - before <= 2
     assert model.compile_seconds > 0
 
 
 def test_other_weights_share_what_is_compiled(model, translations):
     other = model.with_params(jax.tree.map(lambda x: 0.5 * x, model.params))
-    before = len(model._compiled)
+    before = len(model.programs.by_shape)
     assert other.translate(SHORT + LONG) != translations
-    assert len(model._compiled) == before
+    assert len(model.programs.by_shape) == before
     assert model.translate(SHORT + LONG) == translations
 
 

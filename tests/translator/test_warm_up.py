@@ -20,10 +20,10 @@ TEXTS = [text for text in tiny.sentences(60, seed=4, words=(1, 2), letters=(1, 3
 def test_texts_of_any_number_find_their_programs_compiled(tiny_run, settings):
     model = tfm.load(tiny_run, source_length=8)
     model.warm_up(batch_size=4, **settings)
-    compiled = set(model._compiled)
+    compiled = set(model.programs.by_shape)
     for count in (1, 3, 4, 17):
         model.translate(TEXTS[:count], batch_size=4, **settings)
-    assert set(model._compiled) == compiled
+    assert set(model.programs.by_shape) == compiled
 
 
 @pytest.mark.slow

@@ -39,7 +39,8 @@ def serve(
 
     Speaks its own API (/v1/...), LibreTranslate's, DeepL's (/v2/...), and those of Immersive
     Translate (/immersive) and KISS Translator (/kiss). A model searches with the settings of its
-    run; everything is compiled before the first request is taken.
+    run, but decodes nothing again (--guard off), since that would compile; everything is compiled
+    before the first request is taken.
 
     Args:
         model: Folders of runs, each for another pair of languages.

@@ -34,19 +34,51 @@ _SCRIPTS = {
     "Hebrew": ("HEBREW",),
     "Devanagari": ("DEVANAGARI",),
     "Thai": ("THAI",),
+    "Bengali": ("BENGALI",),
+    "Tamil": ("TAMIL",),
+    "Georgian": ("GEORGIAN",),
+    "Armenian": ("ARMENIAN",),
+    "Khmer": ("KHMER",),
+    "Lao": ("LAO",),
+    "Myanmar": ("MYANMAR",),
+    "Tibetan": ("TIBETAN",),
+    "Ethiopic": ("ETHIOPIC",),
 }
 _SCRIPTS_OF = {
     script: codes.split()
     for script, codes in {
-        "Latin": "en de fr es it pt nl sv da no nb fi pl cs sk hu ro hr sl lt lv et tr vi id ms ca",
-        "Cyrillic": "ru uk bg be mk",
+        "Latin": "en de fr es it pt nl sv da no nb fi pl cs sk hu ro hr sr sl lt lv et tr vi id ms "
+        "ca",
+        "Cyrillic": "ru uk bg be mk sr kk ky mn tg",
         "Greek": "el",
-        "Arabic": "ar fa ur",
-        "Hebrew": "he",
-        "Devanagari": "hi mr ne",
+        "Arabic": "ar fa ur ps ug",
+        "Hebrew": "he yi",
+        "Devanagari": "hi mr ne sa",
         "Thai": "th",
+        "Bengali": "bn as",
+        "Tamil": "ta",
+        "Georgian": "ka",
+        "Armenian": "hy",
+        "Khmer": "km",
+        "Lao": "lo",
+        "Myanmar": "my",
+        "Tibetan": "bo",
+        "Ethiopic": "am ti",
     }.items()
 }
+
+_NAMES = {
+    "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
+    "da": "Danish", "de": "German", "el": "Greek", "en": "English", "eo": "Esperanto",
+    "es": "Spanish", "et": "Estonian", "fa": "Persian", "fi": "Finnish", "fr": "French",
+    "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian", "it": "Italian",
+    "ja": "Japanese", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian",
+    "lzh": "Classical Chinese", "nb": "Norwegian", "nl": "Dutch", "pl": "Polish",
+    "pt": "Portuguese", "ro": "Romanian",
+    "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sv": "Swedish", "th": "Thai",
+    "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese", "yue": "Cantonese",
+    "zh": "Chinese",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,9 +127,14 @@ def language(code: str) -> Language:
         both = ("Han", "Kana")
         return Language(name, False, True, both, coverage=0.9995, bleu_tokenizer="char")
     if name == "ko":
-        return Language(name, scripts=("Hangul", "Han"), coverage=0.9995, bleu_tokenizer="char")
+        return Language(name, scripts=("Hangul",), coverage=0.9995, bleu_tokenizer="char")
     scripts = tuple(script for script, codes in _SCRIPTS_OF.items() if name in codes)
     return Language(name, scripts=scripts)
+
+
+def english_name(code: str) -> str:
+    """The English name of a language, or its code if it is not listed here."""
+    return _NAMES.get(base(code), code)
 
 
 def in_scripts(letter: str, scripts: tuple[str, ...]) -> bool:

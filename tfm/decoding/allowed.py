@@ -1,11 +1,50 @@
 """What search may write next: the model's logits after all settings, transforms, constraints."""
 
+from typing import Any, NamedTuple
+
 import jax
 
 from tfm.decoding import transforms as named
 from tfm.decoding.config import Decode
 from tfm.decoding.constraints import Constraints, exclude_forbidden, follow_prefix
-from tfm.decoding.types import Transform
+from tfm.decoding.types import Step, Transform, newest
+
+
+class Next(NamedTuple):
+    """What a model says of the next token of every hypothesis.
+
+    Attributes:
+      own, allowed: [B,R,V], the model's logits, and those by which tokens are chosen.
+      log_z: [B,R], the log of the sum of exp(own).
+      model: its new state.
+    """
+
+    own: jax.Array
+    allowed: jax.Array
+    log_z: jax.Array
+    model: Any
+
+
+def next_logits(
+    step: Step,
+    model: Any,
+    tokens_BRT: jax.Array,
+    step_B: jax.Array,
+    parents_BR: jax.Array,
+    decode: Decode,
+    constraints: Constraints,
+    transforms: tuple[Transform, ...],
+    *,
+    bos: int,
+    eos: int,
+) -> Next:
+    """Gives the model the newest token of every hypothesis."""
+    last_BR = newest(tokens_BRT, step_B, bos)
+    own_BRV, log_z_BR, model = step(last_BR, parents_BR, model)
+    allowed_BRV = allowed(
+        own_BRV, log_z_BR, tokens_BRT, step_B, decode, constraints, transforms, eos=eos
+    )
+    return Next(own_BRV, allowed_BRV, log_z_BR, model)
 
 
 def allowed(

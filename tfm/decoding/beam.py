@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tfm.decoding.allowed import allowed
+from tfm.decoding.allowed import next_logits
 from tfm.decoding.candidates import NEGATIVE, Candidates, Live, Logits, choose
 from tfm.decoding.config import Decode
 from tfm.decoding.constraints import NONE, Constraints, prefix_left
-from tfm.decoding.types import Attended, Hypotheses, Step, Transform, newest, write
+from tfm.decoding.types import Attended, Hypotheses, Step, Transform, write
 
 
 class State(NamedTuple):
@@ -112,13 +112,12 @@ def advance(
     transforms: tuple[Transform, ...] = (),
 ) -> State:
     """One token further for every sentence that is running; the others do not change."""
-    last_BR = newest(state.tokens, state.step, bos)
-    own_BRV, log_z_BR, model = step(last_BR, state.parents, state.model)
-    allowed_BRV = allowed(
-        own_BRV, log_z_BR, state.tokens, state.step, decode, state.constraints, transforms, eos=eos
-    )
-    logits = Logits(own_BRV, allowed_BRV, allowed_BRV, log_z_BR)
-    return extend(state._replace(model=model), logits, decode, eos=eos)
+    found = next_logits(
+        step, state.model, state.tokens, state.step, state.parents, decode, state.constraints,
+        transforms, bos=bos, eos=eos,
+    )  # fmt: skip
+    logits = Logits(found.own, found.allowed, found.allowed, found.log_z)
+    return extend(state._replace(model=found.model), logits, decode, eos=eos)
 
 
 def extend(state: State, logits: Logits, decode: Decode, *, eos: int) -> State:

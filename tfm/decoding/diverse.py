@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tfm.decoding import beam
-from tfm.decoding.allowed import allowed
+from tfm.decoding.allowed import next_logits
 from tfm.decoding.beam import State
 from tfm.decoding.candidates import NEGATIVE, Logits
 from tfm.decoding.config import Decode
@@ -53,25 +53,26 @@ def advance(
     transforms: tuple[Transform, ...] = (),
 ) -> State:
     """One token further for every group that is running; the others do not change."""
-    last_BR = newest(state.tokens, state.step, bos)
-    own_BRV, log_z_BR, model = step(last_BR, state.parents, state.model)
-    allowed_BRV = allowed(
-        own_BRV, log_z_BR, state.tokens, state.step, decode, state.constraints, transforms, eos=eos
-    )
-    B, R, V = own_BRV.shape
+    found = next_logits(
+        step, state.model, state.tokens, state.step, state.parents, decode, state.constraints,
+        transforms, bos=bos, eos=eos,
+    )  # fmt: skip
+    B, R, V = found.own.shape
     size = R // decode.groups
     written_BV, groups = jnp.zeros((B, V)), []
     for g in range(decode.groups):
         own = slice(g * size, (g + 1) * size)
-        logits_BrV = allowed_BRV[:, own]
+        logits_BrV = found.allowed[:, own]
         ranked_BrV = logits_BrV if g == 0 else logits_BrV - decode.diversity * written_BV[:, None]
-        logits = Logits(own_BRV[:, own], logits_BrV, ranked_BrV, log_z_BR[:, own])
-        group = beam.extend(_group(state._replace(model=model), own, g), logits, decode, eos=eos)
+        logits = Logits(found.own[:, own], logits_BrV, ranked_BrV, found.log_z[:, own])
+        group = beam.extend(
+            _group(state._replace(model=found.model), own, g), logits, decode, eos=eos
+        )
         written = jnp.where(group.scores > NEGATIVE / 2, 1.0, 0.0)
         last = newest(group.tokens, group.step, bos)
         written_BV = written_BV.at[jnp.arange(B)[:, None], last].add(written)
         groups.append(group._replace(parents=group.parents + g * size))
-    return _joined(groups, model)
+    return _joined(groups, found.model)
 
 
 def finish(state: State) -> Hypotheses:

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tfm.decoding.allowed import allowed
+from tfm.decoding.allowed import next_logits
 from tfm.decoding.config import Decode
 from tfm.decoding.constraints import NONE, Constraints
 from tfm.decoding.transforms import sampling
-from tfm.decoding.types import Hypotheses, Step, Transform, newest, write
+from tfm.decoding.types import Hypotheses, Step, Transform, write
 
 
 class State(NamedTuple):
@@ -94,22 +94,14 @@ def advance(
     step_B, hypotheses = state.step, state.hypotheses
     B, R = state.ended.shape
     parents_BR = jnp.broadcast_to(jnp.arange(R, dtype=jnp.int32), (B, R))
-    last_BR = newest(hypotheses.tokens, step_B, bos)
-    logits_BRV, log_z_BR, model = step(last_BR, parents_BR, state.model)
-    transforms = (*transforms, *sampling(decode))
-    allowed_BRV = allowed(
-        logits_BRV,
-        log_z_BR,
-        hypotheses.tokens,
-        step_B,
-        decode,
-        state.constraints,
-        transforms,
-        eos=eos,
-    )
-    drawn_BR = _draw(state.keys, step_B, allowed_BRV)
+    found = next_logits(
+        step, state.model, hypotheses.tokens, step_B, parents_BR, decode, state.constraints,
+        (*transforms, *sampling(decode)), bos=bos, eos=eos,
+    )  # fmt: skip
+    drawn_BR = _draw(state.keys, step_B, found.allowed)
     tokens_BR = jnp.where((step_B + 1 >= state.limits)[:, None], eos, drawn_BR)
-    log_probs_BR = jnp.take_along_axis(logits_BRV, tokens_BR[..., None], axis=-1)[..., 0] - log_z_BR
+    own_BR = jnp.take_along_axis(found.own, tokens_BR[..., None], axis=-1)[..., 0]
+    log_probs_BR = own_BR - found.log_z
     running_BR = running(state)
     total_BR = hypotheses.log_probs + jnp.where(running_BR, log_probs_BR, 0.0)
     written_BRT = write(hypotheses.tokens, tokens_BR, step_B)
@@ -125,7 +117,7 @@ def advance(
         limits=state.limits,
         keys=state.keys,
         constraints=state.constraints,
-        model=model,
+        model=found.model,
     )
 
 

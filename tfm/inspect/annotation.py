@@ -63,7 +63,7 @@ def annotate(model: Translator, texts: Sequence[tuple[str, str]]) -> list[Annota
 def warm_up(model: Translator) -> Iterator[int]:
     """Compiles all that ``annotate`` needs; yields each padded length that is done."""
     limit = model.experiment.data.source_length
-    for S in sorted({buckets.length(n, limit) for n in range(1, limit + 1)}):
+    for S in buckets.lengths(limit):
         _annotate(model, [([BOS], [BOS])], S)
         yield S
 

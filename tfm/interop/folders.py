@@ -4,9 +4,11 @@ An imported run folder is an ordinary one: config.json, tokenizers, and the weig
 foreign ids of the vocabularies stand with the tokenizers, so that a model goes back as it came.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +20,7 @@ from tfm import checkpoint, config, transformer
 from tfm.data import foreign
 from tfm.data.foreign import ForeignTokenizer
 from tfm.decoding import Decode
-from tfm.interop import ctranslate2, marian
+from tfm.interop import ctranslate2, marian, model_bin
 from tfm.interop.exporting import write_folder
 from tfm.interop.huggingface import model as huggingface
 from tfm.interop.huggingface import weights
@@ -195,7 +197,7 @@ def _ctranslate2(folder: Path, languages: tuple[str, str]) -> Source:
     settings = _object(folder / "config.json") if (folder / "config.json").is_file() else {}
     names: dict[Any, list[str]] = {side: _vocabulary(folder, side) for side in SIDES}
     with _naming(file):
-        binary = ctranslate2.read(file.read_bytes())
+        binary = model_bin.read(file.read_bytes())
         for side, place in (("source", "encoder/embeddings"), ("target", "decoder/embeddings")):
             table = binary.variables.get(
                 f"{place}_0/weight", binary.variables.get(f"{place}/weight")
@@ -314,15 +316,12 @@ def _bytes(file: Path) -> bytes:
     return file.read_bytes()
 
 
-class _naming:
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
     """Adds a file's name to the ValueErrors of a block."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError) and not str(error).startswith(str(self.file)):
-            raise ValueError(f"{self.file}: {error}") from error
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(str(file)):
+            raise
+        raise ValueError(f"{file}: {error}") from error

@@ -30,7 +30,7 @@ class Plan:
       tried: the other settings that do not fit, as hardware and flags, with the compiler's reason.
       obstacle: where nothing fits the topology, what takes most of the memory.
       decoding: the search for translations; None if it was not asked for, or if it does not fit and
-        ``decoding_refused`` says why.
+        ``decoding_refused`` says why. Compiled for what ``found`` was compiled for.
     """
 
     topology: Topology
@@ -80,14 +80,28 @@ def plan(
     decoding, decoding_refused = None, ""
     if decode_length:
         _log.info(f"compiling the search for {hardware}")
-        try:
-            decoding = compile_search(asked, topology, decode_length)
-        except TooLarge as error:
-            decoding_refused = str(error)
+        decoding, decoding_refused = _search_that_fits(
+            asked if found is None else found.experiment, fitting, decode_length
+        )
     return Plan(
         topology, asked, tuple(assumed), refused, fitting, found, tuple(search.tried), obstacle,
         decoding, decoding_refused,
     )  # fmt: skip
+
+
+def _search_that_fits(
+    experiment: config.Config, topology: Topology, length: int
+) -> tuple[Decoding | None, str]:
+    """The search with all weights on every chip or, where they do not fit, sharded; why neither."""
+    try:
+        return compile_search(experiment, topology, length), ""
+    except TooLarge as error:
+        refused = f"with all weights on every chip: {error}"
+    try:
+        _log.info("sharded as in training, since all weights do not fit one chip")
+        return compile_search(experiment, topology, length, sharded=True), ""
+    except (TooLarge, ValueError) as error:
+        return None, f"{refused}; nor sharded as in training: {error}"
 
 
 def _with_possible_mesh(asked: config.Config, topology: Topology) -> tuple[config.Config, str]:

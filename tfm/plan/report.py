@@ -8,7 +8,7 @@ from tfm.plan import candidates, roofline
 from tfm.plan.compiled import Compiled
 from tfm.plan.decoding import Decoding
 from tfm.plan.planning import Plan
-from tfm.plan.topology import GIB, Chip
+from tfm.plan.topology import GIB, Chip, Topology
 from tfm.terminal import duration
 
 
@@ -34,9 +34,9 @@ def _lines(plan: Plan, epoch_tokens: float) -> Iterator[str]:
         yield from _collectives(plan.found)
         yield from _speed(plan.found, plan.hardware.chip, epoch_tokens)
     if plan.decoding_refused:
-        yield f"decoding DOES NOT FIT, with all weights on every chip: {plan.decoding_refused}"
+        yield f"decoding DOES NOT FIT, {plan.decoding_refused}"
     if plan.decoding is not None:
-        yield from _decoding(plan.decoding, chip, chips)
+        yield from _decoding(plan.decoding, plan.hardware)
 
 
 def _refusal(plan: Plan) -> Iterator[str]:
@@ -125,9 +125,13 @@ def _speed(found: Compiled, chip: Chip, epoch_tokens: float) -> Iterator[str]:
         yield "for the cost of an epoch, give its number of target tokens (--epoch-tokens)"
 
 
-def _decoding(found: Decoding, chip: Chip, chips: int) -> Iterator[str]:
+def _decoding(found: Decoding, hardware: Topology) -> Iterator[str]:
+    chip, mesh = hardware.chip, found.mesh
+    how, batches = "each chip by itself with all weights", len(hardware.devices)
+    if mesh is not None:
+        how, batches = f"data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor} chips", 1
     yield (
-        f"decoding, each chip by itself with all weights: {found.sentences} sentences of "
+        f"decoding, {how}: {found.sentences} sentences of "
         f"{found.length} pieces, beam {found.beam}, up to {found.max_tokens} tokens; compiled in "
         f"{duration(found.seconds)}"
     )
@@ -142,13 +146,14 @@ def _decoding(found: Decoding, chip: Chip, chips: int) -> Iterator[str]:
     ):
         yield (
             f"  {what}: {work.flops / 1e9:,.1f} GFLOP, {work.memory_bytes / 1e9:,.2f} GB to and "
-            f"from memory{_step_time(times)}"
+            f"from memory, {work.sent_bytes / 1e6:,.2f} MB sent{_step_time(times)}"
         )
     if prefill is not None and step is not None:
         seconds = prefill.bound + found.length * step.bound
         yield (
-            f"  {found.sentences * chips * found.length / seconds:,.0f} tokens/s on {chips} chips "
-            f"by roofline, if translations are as long as their sources"
+            f"  {found.sentences * batches * found.length / seconds:,.0f} tokens/s on "
+            f"{len(hardware.devices)} chips by roofline, if translations are as long as their "
+            "sources"
         )
 
 

@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfm.serve import page_files
 from tfm.serve.access import Access
+from tfm.serve.connections import Guard
 from tfm.serve.context import Context, get, get_with_key
 from tfm.serve.dialects import deepl, libretranslate, native, plugins
-from tfm.serve.guard import Guard
 from tfm.serve.metrics import Metrics
 from tfm.serve.refusal import Refusal
 from tfm.serve.reports import Reports

@@ -1,58 +1,29 @@
 """Which of the models' languages a text is written in: by its script."""
 
-import unicodedata
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
-from tfm.data.languages import base
+from tfm.data.languages import in_scripts, language
 
-# Scripts by the first words of the names that Unicode gives to their letters. A language that is
-# not listed is written in Latin letters.
-_SCRIPTS = {
-    "CJK": ("zh", "yue", "wuu", "gan", "lzh", "ja"),
-    "HIRAGANA": ("ja",),
-    "KATAKANA": ("ja",),
-    "HANGUL": ("ko",),
-    "CYRILLIC": ("ru", "uk", "bg", "sr", "mk", "be", "kk", "ky", "mn", "tg"),
-    "GREEK": ("el",),
-    "ARABIC": ("ar", "fa", "ur", "ps", "ug"),
-    "HEBREW": ("he", "yi"),
-    "THAI": ("th",),
-    "DEVANAGARI": ("hi", "mr", "ne", "sa"),
-    "BENGALI": ("bn", "as"),
-    "TAMIL": ("ta",),
-    "GEORGIAN": ("ka",),
-    "ARMENIAN": ("hy",),
-    "KHMER": ("km",),
-    "LAO": ("lo",),
-    "MYANMAR": ("my",),
-    "TIBETAN": ("bo",),
-    "ETHIOPIC": ("am", "ti"),
-}
-_OTHER_THAN_LATIN = {language for languages in _SCRIPTS.values() for language in languages}
 _READ = 500  # letters; more change nothing
 _LEVEL = 0.1  # languages whose shares of letters differ by less are told apart by the models
 
 
-def scripts(text: str) -> Counter[str]:
-    """How many of the first letters of a text belong to each script."""
-    letters = (character for character in text[: 4 * _READ] if character.isalpha())
-    names = (unicodedata.name(letter, "").split() for _, letter in zip(range(_READ), letters))  # noqa: B905
-    return Counter(name[0] if name[0] in _SCRIPTS else "LATIN" for name in names if name)
-
-
 def shares(text: str, languages: Sequence[str]) -> dict[str, float]:
-    """What share of a text's letters each language writes; 0 for all of a text without letters."""
-    found = scripts(text)
-    total = sum(found.values()) or 1
+    """What share of a text's letters each language writes; 0 for all of a text without letters.
 
-    def share(language: str) -> float:
-        code = base(language)
-        own = [name for name in found if code in _SCRIPTS.get(name, ())]
-        own += ["LATIN"] if code not in _OTHER_THAN_LATIN else []
-        return sum(found[name] for name in own) / total
+    A language whose scripts are not known is taken to be written in Latin letters.
+    """
+    letters = (character for character in text[: 4 * _READ] if character.isalpha())
+    found = Counter(itertools.islice(letters, _READ))
+    total = found.total() or 1
 
-    return {language: share(language) for language in languages}
+    def share(name: str) -> float:
+        own = language(name).scripts or ("Latin",)
+        return sum(n for letter, n in found.items() if in_scripts(letter, own)) / total
+
+    return {name: share(name) for name in languages}
 
 
 def likeliest(text: str, languages: Sequence[str]) -> tuple[list[str], dict[str, float]]:

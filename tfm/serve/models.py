@@ -11,24 +11,6 @@ from tfm.decoding import Decode
 from tfm.serve.refusal import Refusal
 from tfm.translator import Translator
 
-_NAMES = {
-    "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
-    "da": "Danish", "de": "German", "el": "Greek", "en": "English", "eo": "Esperanto",
-    "es": "Spanish", "et": "Estonian", "fa": "Persian", "fi": "Finnish", "fr": "French",
-    "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian", "it": "Italian",
-    "ja": "Japanese", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian",
-    "lzh": "Classical Chinese", "nb": "Norwegian", "nl": "Dutch", "pl": "Polish",
-    "pt": "Portuguese", "ro": "Romanian",
-    "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sv": "Swedish", "th": "Thai",
-    "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese", "yue": "Cantonese",
-    "zh": "Chinese",
-}  # fmt: skip
-
-
-def language_name(code: str) -> str:
-    """The English name of a language, or its code if it is not listed here."""
-    return _NAMES.get(base(code), code)
-
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -69,15 +51,18 @@ def model(
 ) -> Model:
     """A model that gives up to so many alternatives, with the search settings of its run.
 
+    But without the guard: see ``translator.guard``.
+
     Args:
       batch_size: the most pieces that run together.
     """
-    decode = translator.decode_settings(batch_size=batch_size)
+    # What the guard decodes again would compile while the service runs, and hold up everybody.
+    decode = translator.decode_settings(batch_size=batch_size, guard="off")
     wide = None
     if alternatives + 1 > decode.hypotheses:
-        field = "beam_size" if decode.strategy == "beam" else "samples"
         # One at a time, since each batch size is one more program to compile for every length.
-        wide = translator.decode_settings(**{field: alternatives + 1, "batch_size": 1})
+        wider = {decode.width: alternatives + 1, "batch_size": 1}
+        wide = translator.decode_settings(guard="off", **wider)
     data = translator.experiment.data
     name = f"{base(data.source)}-{base(data.target)}"
     return Model(name, translator, decode, wide, folder, options or {})

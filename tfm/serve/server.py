@@ -14,7 +14,7 @@ import uvicorn
 
 from tfm import signals
 from tfm.serve.app import application
-from tfm.serve.guard import protocol
+from tfm.serve.connections import protocol
 from tfm.serve.metrics import Metrics
 from tfm.serve.models import Models
 from tfm.serve.service import Service

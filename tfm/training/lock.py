@@ -8,19 +8,13 @@ watches it, and is refused as soon as it sees a refresh.
 """
 
 import contextlib
-import dataclasses
-import json
 import logging
-import os
-import secrets
-import socket
-import subprocess
 import threading
 import time
 from os import PathLike
-from pathlib import Path
 
 from tfm import lock_file, processes, storage
+from tfm.lock_holder import Holder, describe_this_process, this_machine
 from tfm.run_folder import RunFolder
 from tfm.terminal import duration
 
@@ -37,55 +31,6 @@ _PATIENCE = 5.0  # seconds to wait for a refresh in progress when the lock is re
 
 class FolderInUse(OSError):
     """Another process trains in this folder."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Holder:
-    """The process that holds a lock, as the lock file describes it in JSON.
-
-    Attributes:
-      pid: its number.
-      host: the name of its machine, for people.
-      machine: identifies the running system that ``pid`` is a number of: the machine since it was
-        started, and the container.
-      process_start: when the process started, to tell it from a later one with the same number.
-      since: when it took the lock.
-      token: a random number, different for each lock.
-    """
-
-    pid: int
-    host: str
-    machine: str
-    process_start: str
-    since: str
-    token: str
-
-    @classmethod
-    def read(cls, content: bytes) -> "Holder | None":
-        """The holder that a lock file names; None if the file is not complete."""
-        try:
-            values = json.loads(content)
-            return cls(**{f.name: f.type(values[f.name]) for f in dataclasses.fields(cls)})
-        except (ValueError, TypeError, KeyError):
-            return None
-
-    def is_alive(self) -> bool | None:
-        """Whether the process still runs; None if that cannot be found out from here."""
-        if self.machine != _machine():
-            return None
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except (PermissionError, OverflowError):  # of another user; of another system
-            pass
-        start = _start_of(self.pid)
-        if start is None or (start and not self.process_start):
-            return None
-        return bool(start) and start == self.process_start
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on host {self.host} since {self.since}"
 
 
 class RunLock:
@@ -200,7 +145,7 @@ class RunLock:
 
     def _refusal(self, holder: Holder | None) -> str:
         text = f"workdir {self._folder}: in use by {holder or 'an unknown process'}"
-        if holder is None or holder.machine != _machine():
+        if holder is None or holder.machine != this_machine():
             text += f" (a lock that is not refreshed for {duration(self._expiry)} is taken over)"
         return f"{text}: wait until it ends, stop it, or train in another --workdir"
 
@@ -232,49 +177,9 @@ class RunLock:
             self._lost = str(Holder.read(found.content) or "an unknown process")
 
 
-def describe_this_process() -> bytes:
-    """The content of a new lock of this process: a ``Holder`` as JSON."""
-    holder = Holder(
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        machine=_machine(),
-        process_start=_start_of(os.getpid()) or "",
-        since=time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        token=secrets.token_hex(8),
-    )
-    return json.dumps(dataclasses.asdict(holder), indent=2).encode() + b"\n"
-
-
 def _end_of(holder: Holder | None, alive: bool | None, unrefreshed: float) -> str:
     """Why the lock of a holder is taken over."""
     who = f"process {holder.pid} on host {holder.host}" if holder else "an unknown process"
     if alive is False:
         return f"{who} has ended without releasing it; taken over"
     return f"{who} has given no sign of life for {duration(unrefreshed)}; taken over"
-
-
-def _machine() -> str:
-    """Identifies what a pid is a number of; equal after no restart, and in no two containers."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
-        return socket.gethostname()
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process started, in the system's own form; "" if it has ended, None if unknown."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None if Path("/proc/self/stat").exists() else _start_by_ps(pid)
-    fields = status.rpartition(")")[2].split()  # the name before it may contain anything
-    return "" if fields[0] in "ZX" else fields[19]  # zombies have ended; starttime, proc(5)
-
-
-def _start_by_ps(pid: int) -> str | None:
-    command = ["ps", "-o", "lstart=", "-p", str(pid)]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return None

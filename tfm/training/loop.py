@@ -129,7 +129,9 @@ class _Run:
         stack.callback(self.metrics.close)
         self.validation = None
         if data.dev is not None:
-            self.validation = Validation(experiment, folder, data.dev, data.tokenizers, group)
+            self.validation = Validation(
+                experiment, folder, data.dev, data.tokenizers, self.layout, group
+            )
         _log.info(
             f"{params.count(declaration):,} parameters on {sharding.describe(self.layout.mesh)}, "
             f"activations in {transformer.compute_dtype(experiment.execution)}; "
@@ -269,8 +271,7 @@ class _Run:
         try:
             self.progress.pending_validation = True
             with self.metrics.training_time.paused(), self.preemption.interruptible():
-                weights = self.layout.replicate(self.state.weights)
-                scores = self.validation.scores(self.step, weights)
+                scores = self.validation.scores(self.step, self.state.weights)
         except ValidationInterrupted:
             return
         self.progress.validated, self.progress.pending_validation = self.step, False

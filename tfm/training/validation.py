@@ -1,7 +1,6 @@
 """Validation on the dev set: loss, translations and their scores."""
 
 import dataclasses
-import itertools
 import logging
 from collections.abc import Sequence
 from os import PathLike
@@ -10,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from tfm import config, evaluation, processes, signals, storage
+from tfm import config, evaluation, memory, params, processes, signals, storage, transformer
 from tfm.data import corpus, stream
 from tfm.data import scan as scanning
 from tfm.params import Tree
 from tfm.run_folder import RunFolder
+from tfm.sharding import NO_MESH, Layout
 from tfm.training import step
 from tfm.transformer import Batch
 from tfm.translator import Translator
@@ -31,38 +31,49 @@ class Validation:
         folder: str | PathLike,
         pairs: corpus.Pairs,
         tokenizers: scanning.Tokenizers,
+        layout: Layout = NO_MESH,
         group: processes.Group = processes.ALONE,
     ) -> None:
-        """Scans the dev set; each process translates and scores its part on one device.
+        """Scans the dev set.
+
+        All devices of the mesh translate together: each with all weights if they fit, or else as
+        the weights are sharded in training. Every process has all results.
 
         Args:
           experiment: with the sizes that follow from the data, see ``setup.resolve``.
           folder: the run's folder, in which the translations are saved.
           pairs, tokenizers: the dev set.
-          group: the processes that share the work.
+          layout: of training.
+          group: the processes that the mesh belongs to.
         """
-        self._group = group
+        alone = layout.mesh is None or layout.mesh.size == 1
+        self._layout, self._group = NO_MESH if alone else layout, group
         self._search = {"strategy": "beam", "beam_size": experiment.train.dev_beam, "guard": "off"}
         self._experiment, self._folder = experiment, RunFolder(folder)
         self._pairs, self._tokenizers = pairs, tokenizers
         self._scan = scanning.scan(pairs, tokenizers, experiment.data)
         self._translator = Translator(
-            experiment, None, *tokenizers
-        )  # every call brings the weights
+            experiment,
+            None,  # every call brings the weights
+            *tokenizers,
+            self._layout,
+            replicate=all(group.gather(_fits_one_device(experiment))),
+        )
         self._translator.check_memory(self._sentences()[0], **self._search)
         self._compiled: jax.stages.Compiled | None = None
 
     def scores(self, update: int, weights: Tree) -> dict[str, float]:
         """Scores by name: loss (nats a token), bleu, chrf, exact (%).
 
+        Args:
+          weights: sharded as in training.
+
         Saves the translations as ``hypotheses/UPDATE.txt`` and logs three of them.
         """
         data = self._experiment.data
         sources, references = self._sentences()
-        mine = slice(self._group.index, None, self._group.count)
         translator = self._translator.with_params(weights)
-        translated = translator.translate(sources[mine], **self._search)
-        hypotheses = _interleave(self._group.gather(translated))
+        hypotheses = translator.translate(sources, **self._search)
         self._save(update, hypotheses)
         for i in np.linspace(0, len(sources) - 1, 3).astype(int):
             _log.info(f"  {sources[i]}\n    model: {hypotheses[i]}\n    human: {references[i]}")
@@ -90,28 +101,38 @@ class Validation:
 
     def _loss(self, weights: Tree) -> float:
         """Mean loss (nats a token) of the pairs that fit a row, teacher-forced, unsmoothed."""
+        host, hosts = self._layout.data_shard()
         batches = stream.eval_batches(
-            self._pairs, self._scan, self._tokenizers, self._experiment.data
+            self._pairs,
+            self._scan,
+            self._tokenizers,
+            self._experiment.data,
+            host=host,
+            hosts=hosts,
         )
-        mine = itertools.islice(batches, self._group.index, None, self._group.count)
-        sums = jax.device_get([self._batch_loss(weights, batch) for batch in mine])
-        parts = self._group.gather([[float(s.nll), float(s.tokens)] for s in sums])
-        nll, tokens = np.sum(_interleave(parts), axis=0)
+        sums = jax.device_get([self._batch_loss(weights, batch) for batch in batches])
+        nll, tokens = np.sum([[float(s.nll), float(s.tokens)] for s in sums], axis=0)
         return float(nll / tokens)
 
     def _batch_loss(self, weights: Tree, batch: Batch) -> Any:
         """Sums over the tokens of a batch; all batches have one shape."""
+        layout = self._layout
+        batch = jax.tree.map(lambda x: layout.put(x, "batch", "length"), batch)
         if self._compiled is None:
             experiment = dataclasses.replace(self._experiment, execution=self._translator.execution)
             lowered = jax.jit(
-                lambda weights, batch: step.token_loss(weights, experiment, batch, None, 0.0)
+                lambda weights, batch: step.token_loss(
+                    weights, experiment, batch, None, 0.0, layout
+                ),
+                out_shardings=layout.sharding((), ()),
             ).lower(weights, batch)
             self._compiled = signals.interruptible(lowered.compile)
         return self._compiled(weights, batch)
 
 
-def _interleave(parts: Sequence[Sequence[Any]]) -> list[Any]:
-    """Items that were dealt to the processes one by one, in their original order."""
-    missing = object()
-    rounds = itertools.zip_longest(*parts, fillvalue=missing)
-    return [x for x in itertools.chain.from_iterable(rounds) if x is not missing]
+def _fits_one_device(experiment: config.Config) -> bool:
+    """Whether the weights take at most a quarter of what is free on this process's devices."""
+    available = memory.free(jax.local_devices()[0])
+    itemsize = transformer.compute_dtype(experiment.execution).itemsize
+    size = params.count(transformer.declare(experiment.model)) * itemsize
+    return available is None or 4 * size <= available

@@ -53,14 +53,22 @@ def inference_params(params: Tree, arch: Architecture, execution: Execution = Ex
     return _with_weights(params, arch, execution.weights)
 
 
-def inference_layout(layout: Layout) -> Layout:
+def inference_layout(layout: Layout, replicate: bool = False) -> Layout:
     """The layout of a search on the mesh of a training layout.
 
     Weights stay where they are. Sentences are sharded over mesh.data alone: where the weights are
     sharded over mesh.fsdp, a step then moves its few activations between devices, not the weights
     (Pope 2022, §3.2.2). A step has no length to shard over mesh.sequence.
+
+    Args:
+      replicate: every device has all weights, and sentences are sharded over all devices: faster
+        where the weights fit, since devices then exchange only whether all are done.
     """
     arguments.check_call("inference_layout", layout=layout)
+    if replicate:
+        axes = () if layout.mesh is None else layout.mesh.axis_names
+        rules = tuple((name, axes if name == "batch" else ()) for name, _ in layout.rules)
+        return dataclasses.replace(layout, rules=rules)
     changed = {"batch": ("data",), "length": ()}
     rules = tuple((name, changed.get(name, axes)) for name, axes in layout.rules)
     return dataclasses.replace(layout, rules=rules)

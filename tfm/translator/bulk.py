@@ -11,19 +11,17 @@ import json
 import logging
 import math
 import os
-import secrets
 import shutil
-import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfm import lock_file, storage, terminal
 from tfm.data import text
+from tfm.lock_holder import Holder, describe_this_process
 
 _log = logging.getLogger(__name__)
 
@@ -236,8 +234,7 @@ def _claimed(path: Any) -> Iterator[bool]:
         if _is_free(path):
             if (found := lock.read()) is not None:
                 lock.remove(found.version)
-            mine = {"host": _host(), "pid": os.getpid(), "token": secrets.token_hex(8)}
-            version = lock.create(json.dumps(mine).encode())
+            version = lock.create(describe_this_process())
     if version is None:
         yield False
         return
@@ -264,18 +261,5 @@ def _is_free(path: Any) -> bool:
     found = lock_file.at(path).read()
     if found is None or found.age > _STALE:
         return True
-    try:
-        holder = json.loads(found.content)
-    except ValueError:  # its holder has just created it
-        return False
-    if holder["host"] != _host():
-        return False
-    if holder["pid"] == os.getpid():
-        return False
-    return not Path(f"/proc/{holder['pid']}").exists() if Path("/proc/self").exists() else False
-
-
-def _host() -> str:
-    """Names a machine since it was started: process numbers mean nothing on another."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}"
+    holder = Holder.read(found.content)  # None if it has just been created
+    return holder is not None and holder.is_alive() is False

@@ -9,12 +9,14 @@ no letter or digit.
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfm.data.languages import Language, language
 from tfm.translator.split import sentences
 from tfm.translator.translation import Translation, join
-from tfm.translator.translator import Translator
+
+if TYPE_CHECKING:
+    from tfm.translator.translator import Translator
 
 _BLOCK = (
     "address|article|aside|blockquote|body|br|caption|dd|div|dl|dt|figcaption|figure|footer|form|"
@@ -113,7 +115,7 @@ def assemble(
 
 
 def n_best(
-    translator: Translator, texts: Sequence[str], n: int, search: Any = None, **decode: Any
+    translator: "Translator", texts: Sequence[str], n: int, search: Any = None, **decode: Any
 ) -> list[list[Translation]]:
     """Documents → the ``n`` best translations of each, as of ``Translator.n_best``.
 
@@ -138,6 +140,6 @@ def n_best(
     return result
 
 
-def translate(translator: Translator, texts: Sequence[str], **decode: Any) -> list[str]:
+def translate(translator: "Translator", texts: Sequence[str], **decode: Any) -> list[str]:
     """The best translation of each document, with its lines, white space and markup kept."""
     return [best[0].text for best in n_best(translator, texts, 1, **decode)]

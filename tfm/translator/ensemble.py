@@ -9,6 +9,7 @@ import jax
 from tfm import memory, transformer
 from tfm.decoding import Decode
 from tfm.translator import search_memory
+from tfm.translator.compiled import CompiledPrograms
 from tfm.translator.translator import Translator
 
 
@@ -43,6 +44,7 @@ class Ensemble(Translator):
         experiment = dataclasses.replace(first.experiment, data=data)
         super().__init__(experiment, None, first.source, first.target)
         self.arch: Any = tuple(model.arch for model in models)
+        self.programs = CompiledPrograms(self.arch, self.execution)
         self.params: Any = tuple(model.params for model in models)
 
     def with_params(self, params: Any) -> "Translator":

@@ -8,10 +8,12 @@ text that it stood beside; none is lost, none comes twice.
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfm.translator.translation import Translation
-from tfm.translator.translator import Translator
+
+if TYPE_CHECKING:
+    from tfm.translator.translator import Translator
 
 Align = Callable[[Sequence[Sequence[tuple[str, str]]]], Sequence[Any]]
 
@@ -121,7 +123,7 @@ def piece_ends(pieces: Sequence[str], text: str) -> list[int]:
 
 
 def n_best(
-    translator: Translator, align: Align, texts: Sequence[str], n: int, **decode: Any
+    translator: "Translator", align: Align, texts: Sequence[str], n: int, **decode: Any
 ) -> list[list[Translation]]:
     """As ``Translator.n_best``, of texts with markup, which stays in place.
 

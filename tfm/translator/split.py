@@ -8,6 +8,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable
 
+from tfm.data.languages import HAN_AND_KANA
+
 _CLOSERS = "\"'”’」』）)\\]】》〉»＂"
 _END_TAGS = r"(?:</[A-Za-z][A-Za-z0-9]{0,20}>)*"
 _MARKS = re.compile(rf"([。！？｡．!?.…‥]+)([{_CLOSERS}]*{_END_TAGS})(\s*)")
@@ -22,6 +24,7 @@ _BEFORE_NUMBERS = (
     " no nos nr vol fig figs eq sec ch pp p art bd ca jan feb mar apr jun jul aug sep sept oct nov "
     "dec "
 )
+_CJK = re.compile(f"[{HAN_AND_KANA}]")
 _LONGEST_BRACKET = 200  # characters; a longer one is taken to be a mistake
 _OPEN = dict(zip("(（[【", ")）]】", strict=True))
 _WORD = re.compile(r"[^\s(（\[【\"'“‘「『]*\Z")
@@ -55,11 +58,11 @@ def _ends(text: str, match: re.Match, start: int) -> bool:
     """Whether a sentence that began at ``start`` ends with these marks."""
     marks, _, space = match.groups()
     following = text[match.end() : match.end() + 1]
-    if following.islower() or (following and following in ",;:，；：、)）]】"):
+    if following and following in ",;:，；：、)）]】":
         return False
     if _FINAL.search(marks):
         return True
-    if not following:
+    if not following or following.islower():
         return False
     before = text[match.start() - 1 : match.start()]
     if not space and not (_is_cjk(following) and (_is_cjk(before) or marks[-1] in "!?")):
@@ -83,7 +86,7 @@ def _abbreviated(text: str, start: int, end: int, following: str) -> bool:
 
 
 def _is_cjk(letter: str) -> bool:
-    return "\u3040" <= letter <= "\u9fff" or "\U00020000" <= letter <= "\U0003ffff"
+    return _CJK.match(letter) is not None
 
 
 def _brackets(text: str) -> list[tuple[int, int]]:

@@ -1,29 +1,27 @@
 """The translator: a model with its tokenizers."""
 
+import copy
 import dataclasses
 import functools
-import inspect
 import logging
 import math
-import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from tfm import config, decoding, memory, ranges, signals, transformer
+from tfm import config, decoding, memory, ranges, transformer
 from tfm.data.languages import language
 from tfm.data.tokenizer import EOS, Tokenizer, normalise
-from tfm.decoding import Decode, Hypotheses
+from tfm.decoding import Decode
 from tfm.params import Tree
 from tfm.sharding import NO_MESH, Layout
 from tfm.transformer import Execution
 from tfm.translator import (
     buckets,
     constrained,
-    engine,
     guard,
     programs,
     rescoring,
@@ -31,6 +29,7 @@ from tfm.translator import (
     split,
     text_constraints,
 )
+from tfm.translator.compiled import CompiledPrograms
 from tfm.translator.text_constraints import Encoded, ForText, TextConstraints
 from tfm.translator.translation import Translation, join
 
@@ -46,8 +45,7 @@ class Translator:
         here, so that any device and length will do.
       params: the weights as inference reads them; see ``transformer.inference_params``.
       source, target: tokenizers.
-      layout: the mesh that weights and sentences are sharded over, if any.
-      compile_seconds: spent on compilation so far.
+      programs: what is compiled for it.
     """
 
     def __init__(
@@ -57,11 +55,13 @@ class Translator:
         source: Tokenizer,
         target: Tokenizer,
         layout: Layout = NO_MESH,
+        replicate: bool = False,
     ) -> None:
         """Takes the weights as trained or for inference; None if ``with_params`` brings them.
 
         Args:
           layout: of training; the weights are sharded as it says, or stand on the host.
+          replicate: gives every device of the mesh all weights, and its share of the sentences.
         """
         trained = experiment.execution
         self.experiment, self.arch = experiment, experiment.model
@@ -71,13 +71,21 @@ class Translator:
             weights=trained.weights,
             unroll=trained.unroll,
         )
-        self._trained_layout, self.layout = layout, transformer.inference_layout(layout)
-        self.params = None if params is None else self._prepare(params)
+        self.programs = CompiledPrograms(self.arch, self.execution, layout, replicate)
+        self.params = None if params is None else self.programs.prepare(params)
         self.source, self.target = source, target
-        self.compile_seconds = 0.0
-        self._compiled: dict[tuple, Callable] = {}
         self._fitting: set[tuple[Decode, int, int]] = set()
         self._warned: set[str] = set()
+
+    @property
+    def layout(self) -> Layout:
+        """The mesh that weights and sentences are sharded over, if any."""
+        return self.programs.layout
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent on compilation so far."""
+        return self.programs.compile_seconds
 
     def translate(self, texts: Sequence[str], **decode: Any) -> list[str]:
         """The best translation of each text; an empty or blank text gives "".
@@ -180,7 +188,8 @@ class Translator:
             return
         itemsize = transformer.compute_dtype(self.execution).itemsize
         available = memory.free(jax.local_devices()[0])
-        search_memory.require(self.arch, decode, sentences, source_tokens, itemsize, available)
+        own = -(-sentences // self.layout.axis_size("batch"))  # of each device
+        search_memory.require(self.arch, decode, own, source_tokens, itemsize, available)
         self._fitting.add((decode, sentences, source_tokens))
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -265,16 +274,15 @@ class Translator:
                 buckets.pad([source_ids[i] for i in batch], B, S),
                 buckets.pad([target_ids[i] for i in batch], B, T),
             )
-            run = self._compile("score", programs.score, *arrays, kind=average)
+            run = self.programs.compile(self.params, "score", programs.score, *arrays, kind=average)
             for i, scores_T in zip(batch, np.asarray(run(self.params, *arrays)), strict=False):
                 result[i] = tuple(scores_T[: len(target_ids[i])].tolist())
         return result
 
     def with_params(self, params: Tree) -> "Translator":
         """The same model with other weights; what is compiled is shared."""
-        other = Translator(self.experiment, params, self.source, self.target, self._trained_layout)
-        other._compiled, other._warned = self._compiled, self._warned
-        other._fitting = self._fitting
+        other = copy.copy(self)
+        other.params = self.programs.prepare(params)
         return other
 
     def parts(self, text: str) -> list[str]:
@@ -288,23 +296,6 @@ class Translator:
         """The number of tokens that one of a text's ``parts`` is padded to."""
         limit = self.experiment.data.source_length
         return buckets.length(min(limit, len(self.source.encode(part))), limit)
-
-    def search_shapes(self, decode: Decode) -> list[tuple[int, int]]:
-        """All (padded sentences, padded tokens) that a search may have, the smallest first."""
-        size, shards = decode.batch_size, self.layout.axis_size("batch")
-        sentences = {buckets.count(n, size, shards) for n in range(1, size + 1)}
-        lengths = buckets.lengths(self.experiment.data.source_length)
-        return [(B, S) for S in lengths for B in sorted(sentences)]
-
-    def compile_search(self, decode: Decode, sentences: int, source_tokens: int) -> None:
-        """Compiles the search of one of ``search_shapes``, so that no later call has to.
-
-        Raises:
-          ValueError: it does not fit into memory.
-        """
-        self.require_memory(decode, sentences, source_tokens)
-        arrays = map(self._put, self._no_sentences(decode, sentences, source_tokens))
-        self._compile("search", programs.search, *arrays, decode=decode)
 
     def _search(
         self,
@@ -325,8 +316,13 @@ class Translator:
             if decode.search == "sample":
                 # From its own tokens alone, so that a sentence's draws depend on no neighbour.
                 arrays.append(np.array([zlib.crc32(row.tobytes()) for row in arrays[0]], np.uint32))
-            own = None if constraints is None else [constraints[i] for i in batch]
-            for i, hypotheses in self._found(arrays, slots, decode, own):
+            stacked = None
+            if constraints is not None:
+                stacked = functools.partial(
+                    self._stacked, [constraints[i] for i in batch], size=slots
+                )
+            found = self.programs.search(self.params, arrays, slots, decode, stacked)
+            for i, hypotheses in found:
                 best = self._translations(texts[batch[i]], zip(*hypotheses, strict=True))
                 if decode.strategy == "mbr":
                     best = rescoring.minimum_bayes_risk(best, decode, language_code)
@@ -342,29 +338,21 @@ class Translator:
             )
         return result
 
-    def _found(
-        self,
-        arrays: Sequence[np.ndarray],
-        slots: int,
-        decode: Decode,
-        constraints: Sequence[Encoded] | None = None,
-    ) -> Iterator[tuple[int, Hypotheses]]:
-        """The hypotheses of each row: all at once, or if they are more than the slots in turn."""
-        count = len(arrays[0])
-        if count > slots and constraints is None:
-            yield from self._engine(slots, decode).translate(arrays)
-            return
-        for start in range(0, count, slots):
-            chosen = range(start, min(start + slots, count))
-            given: list[Any] = [self._put(engine.rows(x, chosen, slots)) for x in arrays]
-            if constraints is not None:
-                own = [constraints[i] for i in chosen]
-                seeds = given[1] if given[1:] else None
-                given = [given[0], seeds, text_constraints.stack(own, slots, self._borders)]
-            run = self._compile("search", programs.search, *given, decode=decode)
-            found = Hypotheses(*map(np.asarray, run(self.params, *given)))
-            for row, i in enumerate(chosen):
-                yield i, Hypotheses(*(x[row] for x in found))
+    def search_shapes(self, decode: Decode) -> list[tuple[int, int]]:
+        """All (padded sentences, padded tokens) that a search may have, the smallest first."""
+        size, shards = decode.batch_size, self.layout.axis_size("batch")
+        sentences = {buckets.count(n, size, shards) for n in range(1, size + 1)}
+        lengths = buckets.lengths(self.experiment.data.source_length)
+        return [(B, S) for S in lengths for B in sorted(sentences)]
+
+    def compile_search(self, decode: Decode, sentences: int, source_tokens: int) -> None:
+        """Compiles the search of one of ``search_shapes``, so that no later call has to.
+
+        Raises:
+          ValueError: it does not fit into memory.
+        """
+        self.require_memory(decode, sentences, source_tokens)
+        self.programs.compile_search(self.params, decode, sentences, source_tokens)
 
     def warm_up(self, **decode: Any) -> None:
         """Compiles what ``translate`` needs for texts of any length, many or few.
@@ -375,27 +363,18 @@ class Translator:
           decode: fields of ``config.Decode`` to override.
         """
         settings = self.decode_settings(**decode)
-        for B, S in self.search_shapes(settings):
+        shapes = self.search_shapes(settings)
+        for B, S in shapes:
             self.compile_search(settings, B, S)
-        slots = max(B for B, _ in self.search_shapes(settings))
+        slots = max(B for B, _ in shapes)
         for S in buckets.lengths(self.experiment.data.source_length):
-            self._engine(slots, settings).warm_up(self._no_sentences(settings, 1, S))
+            self.programs.warm_up_engine(self.params, settings, slots, S)
 
-    def _no_sentences(self, decode: Decode, count: int, source_tokens: int) -> list[np.ndarray]:
-        """The arrays of a search, empty."""
-        arrays = [np.zeros((count, source_tokens), np.int32)]
-        return [*arrays, np.zeros(count, np.uint32)] if decode.search == "sample" else arrays
-
-    def _engine(self, slots: int, decode: Decode) -> engine.Engine:
-        """Continuous batching over so many slots."""
-        return engine.Engine(
-            self._compile,
-            self.params,
-            decode,
-            slots=slots,
-            multiple=self.layout.axis_size("batch"),
-            put=self._put,
-        )
+    def _stacked(
+        self, constraints: Sequence[Encoded], chosen: Sequence[int], size: int
+    ) -> decoding.Constraints:
+        """The constraints of the chosen sentences as arrays of ``size`` rows."""
+        return text_constraints.stack([constraints[i] for i in chosen], size, self._borders)
 
     @functools.cached_property
     def _borders(self) -> tuple[np.ndarray, np.ndarray]:
@@ -458,69 +437,6 @@ class Translator:
                 longest,
                 asked,
             )
-
-    def _prepare(self, params: Tree) -> Tree:
-        """The weights as inference reads them, on the devices of the mesh."""
-        prepare = functools.partial(
-            transformer.inference_params, arch=self.arch, execution=self.execution
-        )
-        layout = self._trained_layout
-        if layout.mesh is None:
-            return prepare(params)
-        if all(isinstance(x, np.ndarray) for x in jax.tree.leaves(params)):
-            placed = layout.abstract_like(params, transformer.declare(self.arch))
-            params = jax.tree.map(_distribute, params, placed)
-        return jax.jit(prepare)(params)
-
-    def _put(self, x: np.ndarray) -> jax.Array | np.ndarray:
-        """An array of rows, which every process has, sharded over the mesh."""
-        if self.layout.mesh is None:
-            return x
-        names = ("batch", *[None] * (x.ndim - 1))
-        sharding = self.layout.sharding(names, x.shape)
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-
-    def _compile(
-        self,
-        name: str,
-        program: Callable,
-        *arrays: Any,
-        donate: int | tuple[()] = (),
-        **static: Any,
-    ) -> Callable:
-        """A program of (params, *arrays) compiled for these shapes, once; logs how long it took.
-
-        Args:
-          donate: the argument whose memory the result may take.
-        """
-        if "decode" in static:  # what the guard does is no part of a program
-            static["decode"] = dataclasses.replace(static["decode"], guard="off")
-        shapes = [x.shape for x in jax.tree.leaves(arrays)]
-        key = (name, jax.tree.structure(arrays), *shapes, *static.values())
-        if key not in self._compiled:
-            start = time.perf_counter()
-            static |= {"arch": self.arch, "execution": self.execution, "layout": self.layout}
-            known = inspect.signature(program).parameters
-            f = functools.partial(program, **{k: v for k, v in static.items() if k in known})
-            lowered = jax.jit(f, donate_argnums=donate).lower(self.params, *arrays)
-            self._compiled[key] = signals.interruptible(lowered.compile)
-            seconds = time.perf_counter() - start
-            self.compile_seconds += seconds
-            _log.info(
-                "compiled %s for %s in %.1f s (shape %d)",
-                name,
-                " and ".join(
-                    "x".join(map(str, x.shape)) for x in arrays if getattr(x, "shape", ())
-                ),
-                seconds,
-                len(self._compiled),
-            )
-        return self._compiled[key]
-
-
-def _distribute(x: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """An array of the host, which every process has, sharded over a mesh."""
-    return jax.make_array_from_callback(x.shape, like.sharding, lambda index: x[index])
 
 
 def _shortened(text: str) -> str:

@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from peers.measure import Side, cores, warm_up
 from tfm import evaluation
@@ -19,35 +20,41 @@ BATCH = 64
 Translate = Callable[[Sequence[str]], list[str]]
 
 
+class Work(NamedTuple):
+    """What every side does.
+
+    Attributes:
+      references: human translations, for BLEU.
+      alone: one sentence after the other.
+    """
+
+    beam: int
+    sentences: Sequence[str]
+    references: Sequence[str]
+    alone: bool
+
+
 def tfm(
     run: Path,
     weights: Weights,
-    beam: int,
-    sentences: Sequence[str],
-    references: Sequence[str],
-    alone: bool,
+    work: Work,
 ) -> Side:
     """tfm with weights of this kind.
 
     Args:
       run: folder of the trained run.
-      references: human translations, for BLEU.
-      alone: one sentence after the other.
     """
     model = load(run, weights=weights)
-    translate = lambda texts: model.translate(texts, beam_size=beam, batch_size=BATCH)  # noqa: E731
+    translate = lambda texts: model.translate(texts, beam_size=work.beam, batch_size=BATCH)  # noqa: E731
     name = "tfm" if weights == "auto" else f"tfm {weights}"
-    return _side(name, translate, model, sentences, references, alone)
+    return _side(name, translate, model, work)
 
 
 def ctranslate2(
     run: Path,
     folder: Path,
     compute: str,
-    beam: int,
-    sentences: Sequence[str],
-    references: Sequence[str],
-    alone: bool,
+    work: Work,
 ) -> Side:
     """CTranslate2 with a converted model, in the given compute type; pieces are the run's.
 
@@ -71,22 +78,19 @@ def ctranslate2(
     def translate(texts: Sequence[str]) -> list[str]:
         found = translator.translate_batch(
             [model.source.pieces(text) + end for text in texts],
-            beam_size=beam,
+            beam_size=work.beam,
             max_batch_size=BATCH,
             length_penalty=decode.length_penalty,
         )
         return [model.target.decode([ids[p] for p in x.hypotheses[0] if p in ids]) for x in found]
 
-    return _side(f"CTranslate2 {compute}", translate, model, sentences, references, alone)
+    return _side(f"CTranslate2 {compute}", translate, model, work)
 
 
 def hugging_face(
     run: Path,
     folder: Path,
-    beam: int,
-    sentences: Sequence[str],
-    references: Sequence[str],
-    alone: bool,
+    work: Work,
 ) -> Side:
     """``generate`` of a model and tokenizer in the format of Hugging Face.
 
@@ -109,34 +113,27 @@ def hugging_face(
             batch = order[start : start + BATCH]
             given = tokenizer([texts[i] for i in batch], return_tensors="pt", padding=True)
             with torch.inference_mode():
-                written = marian.generate(**given.to(where), num_beams=beam, do_sample=False)
+                written = marian.generate(**given.to(where), num_beams=work.beam, do_sample=False)
             texts_out = tokenizer.batch_decode(written, skip_special_tokens=True)
             for i, text in zip(batch, texts_out, strict=True):
                 found[i] = text
         return found
 
-    return _side("HF", translate, load(run), sentences, references, alone)
+    return _side("HF", translate, load(run), work)
 
 
-def _side(
-    name: str,
-    translate: Translate,
-    model: Translator,
-    sentences: Sequence[str],
-    references: Sequence[str],
-    alone: bool,
-) -> Side:
+def _side(name: str, translate: Translate, model: Translator, work: Work) -> Side:
     """A side whose unit of work is a sentence."""
+    sentences, target = work.sentences, model.experiment.data.target
 
     def run() -> None:
-        if alone:
+        if work.alone:
             for sentence in sentences:
                 translate([sentence])
         else:
             translate(sentences)
 
     compile_seconds, details = warm_up(run), {}
-    if not alone:
-        value = evaluation.bleu(translate(sentences), references, model.experiment.data.target)
-        details = {"BLEU": value.value}
+    if not work.alone:
+        details = {"BLEU": evaluation.bleu(translate(sentences), work.references, target).value}
     return Side(name, run, compile_seconds, len(sentences), 0.0, details=details)

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tfm.data.languages import english_name
 from tfm.serve import bodies
 from tfm.serve.context import Context, get_with_key, post
 from tfm.serve.dialects.formats import translate_format
-from tfm.serve.models import language_name
 from tfm.serve.refusal import Refusal
 from tfm.serve.responses import answer
 from tfm.serve.service import AUTO
@@ -67,7 +67,7 @@ def _languages(context: Context, kind: str) -> Response:
         codes = list(dict.fromkeys(t for _, t in models.pairs))
     return answer(
         [
-            {"language": code.upper(), "name": language_name(code), "supports_formality": False}
+            {"language": code.upper(), "name": english_name(code), "supports_formality": False}
             for code in codes
         ]
     )

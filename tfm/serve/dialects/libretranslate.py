@@ -5,11 +5,11 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tfm.data.languages import english_name
 from tfm.serve import bodies
 from tfm.serve.context import Context, get, post
 from tfm.serve.dialects import openapi
 from tfm.serve.dialects.formats import translate_format
-from tfm.serve.models import language_name
 from tfm.serve.refusal import Refusal
 from tfm.serve.responses import answer
 from tfm.serve.service import AUTO
@@ -56,7 +56,7 @@ def languages(context: Context) -> Response:
     models = context.service.models
     return answer(
         [
-            {"code": code, "name": language_name(code), "targets": models.targets(code)}
+            {"code": code, "name": english_name(code), "targets": models.targets(code)}
             for code in models.sources()
         ]
     )
@@ -66,7 +66,7 @@ def settings(context: Context) -> Response:
     """What a page may need to know."""
     limits, models = context.service.limits, context.service.models
     source, target = models.pairs[0]
-    code = lambda name: {"code": name, "name": language_name(name)}  # noqa: E731
+    code = lambda name: {"code": name, "name": english_name(name)}  # noqa: E731
     return answer(
         {
             "apiKeys": bool(context.access.needs_key),

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,16 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from tfm.data.languages import english_name
 from tfm.serve import bodies
 from tfm.serve.context import Context, get, post
-from tfm.serve.models import language_name
 from tfm.serve.refusal import Refusal
 from tfm.serve.responses import HEADERS, answer
 from tfm.serve.service import Result
-from tfm.translator import Translation
-
-# After the end of a sentence, or at a line break.
-_SENTENCES = re.compile(r"(?<=[。！？；…])|(?<=[.!?])(?=\s)|(?<=\n)")
+from tfm.translator import Translation, split
 
 
 def routes(context: Context) -> list[Route]:
@@ -73,7 +69,8 @@ async def stream(context: Context, given: dict[str, Any]) -> Response:
     text = bodies.text(given, "text")
     source, target = bodies.text(given, "source", "auto"), bodies.text(given, "target")
     service = context.service
-    sentences = [part for part in _SENTENCES.split(text) if part]
+    lines = text.splitlines(keepends=True)
+    sentences = [part for line in lines for part in split.sentences(line)]
     service.check(sentences)
     if source.lower() == "auto":
         found = await service.detect(text)
@@ -108,7 +105,7 @@ def models(context: Context) -> Response:
     return answer(
         {
             "pairs": [{"source": s, "target": t} for s, t in served.pairs],
-            "languages": {code: language_name(code) for code in codes},
+            "languages": {code: english_name(code) for code in codes},
             "limits": {
                 "texts": limits.texts,
                 "characters": limits.characters,
